@@ -1,0 +1,59 @@
+"""A numerical laboratory for the unconstrained feature model of neural collapse.
+
+Minimise ``1/N sum loss(W h_i + b, y_i) + W/2 ||W||^2 + H/2 ||H||^2 + b/2 ||b||^2`` over free features H,
+classifier W and bias b, and check the result against theory.
+
+Names load on first use, so that ``ufm --help`` does not wait for JAX.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ufm import atlas, geometry, losses, metrics, solvers, theory
+    from ufm._base import InputError
+    from ufm.problem import Decay, Params, Problem
+    from ufm.solvers import Solution, Status, solve
+
+__version__ = "0.1.0"
+
+_ROOMS = ("atlas", "geometry", "losses", "metrics", "plotting", "solvers", "theory")
+_HOMES = {
+    "Decay": "problem",
+    "InputError": "_base",
+    "Params": "problem",
+    "Problem": "problem",
+    "Solution": "solvers",
+    "Status": "solvers",
+    "solve": "solvers",
+}
+
+__all__ = [
+    "Decay",
+    "InputError",
+    "Params",
+    "Problem",
+    "Solution",
+    "Status",
+    "atlas",
+    "geometry",
+    "losses",
+    "metrics",
+    "solve",
+    "solvers",
+    "theory",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"ufm.{name}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"ufm.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'ufm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ROOMS, *_HOMES])

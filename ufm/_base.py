@@ -1,0 +1,111 @@
+"""Ground shared by every room: pytree dataclasses, input checks and the float64 scope."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+T = TypeVar("T")
+matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+"""Matrix product at full precision: the float32 default is TF32-like on GPUs, bfloat16 on TPUs."""
+
+
+class InputError(ValueError):
+    """A value that a caller gave is not allowed; the message names field, value and what is."""
+
+
+def require(ok: bool, field: str, value: object, allowed: str) -> None:
+    """Raise `InputError` naming ``field``, ``value`` and what is ``allowed`` unless ``ok``."""
+    if not ok:
+        raise InputError(f"{field} = {value!r}: must be {allowed}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``"one of a, b, c"``, with a suggestion when ``word`` is close to one of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"one of {', '.join(known)}{hint}"
+
+
+def is_traced(*trees: Any) -> bool:
+    """Whether any leaf is being traced by a JAX transformation."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+
+
+def require_range(field: str, value: Any, allowed: str, inside: Callable[[np.ndarray], np.ndarray]) -> None:
+    """`require` every entry of a number or array to be ``inside``; traced values pass unchecked."""
+    if is_traced(value):
+        return
+    try:
+        numbers = np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        numbers = np.asarray(np.nan)
+    require(bool(np.all(inside(numbers))), field, value, allowed)
+
+
+def pytree(*, static: tuple[str, ...] = ()) -> Callable[[type[T]], type[T]]:
+    """Register a frozen dataclass as a pytree whose ``static`` fields are part of its type.
+
+    Unlike `jax.tree_util.register_dataclass`, rebuilding an instance from leaves does not run
+    ``__post_init__``: a gradient with respect to a `Decay` is a `Decay` of any sign, so the checks
+    on what a *user* may write belong to the constructor alone.
+    """
+
+    def register(cls: type[T]) -> type[T]:
+        names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        dynamic = tuple(n for n in names if n not in static)
+        keys = tuple(jax.tree_util.GetAttrKey(n) for n in dynamic)
+
+        def flatten_with_keys(x: T) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+            children = [(k, getattr(x, n)) for k, n in zip(keys, dynamic, strict=True)]
+            return children, tuple(getattr(x, n) for n in static)
+
+        def flatten(x: T) -> tuple[list[Any], tuple[Any, ...]]:
+            return [getattr(x, n) for n in dynamic], tuple(getattr(x, n) for n in static)
+
+        def unflatten(meta: tuple[Any, ...], children: Iterable[Any]) -> T:
+            x = object.__new__(cls)
+            for name, value in zip(dynamic, children, strict=True):
+                object.__setattr__(x, name, value)
+            for name, value in zip(static, meta, strict=True):
+                object.__setattr__(x, name, value)
+            return x
+
+        jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+        return cls
+
+    return register
+
+
+def cast(tree: T, dtype: Any) -> T:
+    """Every leaf of ``tree`` as an array of ``dtype``."""
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
+
+
+def in_float64(function: Callable[..., T], static: tuple[str, ...] = ()) -> Callable[..., T]:
+    """Evaluate ``function(*trees, **static)`` in float64, whatever the precision of its arguments.
+
+    The x64 switch is set for this call only, and a TPU (no native float64) hands the work to the
+    host. Under a transformation the arguments are used as they are.
+    """
+    compiled = jax.jit(function, static_argnames=static)
+
+    @functools.wraps(function)
+    def evaluate(*trees: Any, **options: Any) -> T:
+        if is_traced(*trees):
+            return function(*trees, **options)
+        with jax.enable_x64(True):
+            host = jax.local_devices(backend="cpu")[0] if jax.default_backend() == "tpu" else None
+            with jax.default_device(host):
+                moved = jax.device_put(trees, host) if host else trees
+                return compiled(*cast(moved, jnp.float64), **options)
+
+    return evaluate

@@ -1,0 +1,93 @@
+"""Simplex equiangular tight frames, Gram matrices and the rotations between configurations.
+
+A configuration of K vectors in R^d is a (K, d) array of rows.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ufm._base import matmul, require
+
+
+def centering(classes: int) -> np.ndarray:
+    """Centring matrix ``M = I - J/K`` (K, K).
+
+    >>> centering(2)
+    array([[ 0.5, -0.5],
+           [-0.5,  0.5]])
+    """
+    return np.eye(classes) - 1.0 / classes
+
+
+def helmert(classes: int) -> np.ndarray:
+    """Orthonormal basis (K-1, K) of the vectors that sum to zero: ``Q Q' = I``, ``Q' Q = M``."""
+    j = np.arange(1.0, classes)
+    below = np.tril(np.ones((classes - 1, classes)))
+    rows = below - np.eye(classes - 1, classes, 1) * j[:, None]
+    return rows / np.sqrt(j * (j + 1.0))[:, None]
+
+
+def orthonormal(key: Array, rows: int, dim: int) -> Array:
+    """Haar-random ``rows`` orthonormal vectors in R^dim, as (rows, dim); needs ``rows <= dim``."""
+    require(1 <= rows <= dim, "rows", rows, f"between 1 and dim = {dim}")
+    q, r = jnp.linalg.qr(jax.random.normal(key, (dim, rows)))
+    return (q * jnp.sign(jnp.diagonal(r))[None, :]).T
+
+
+def simplex_etf(classes: int, dim: int, key: Array | None = None) -> Array:
+    """Simplex equiangular tight frame: K unit rows in R^dim with cosines ``-1/(K-1)``.
+
+    Args:
+        classes: K >= 2.
+        dim: at least K - 1.
+        key: rotates the frame at random; without it the first K - 1 coordinates hold it.
+
+    Returns:
+        (K, dim) array with ``U U' = K/(K-1) (I - J/K)``.
+
+    >>> import numpy as np
+    >>> np.round(simplex_etf(3, 2) @ simplex_etf(3, 2).T, 3).tolist()[0]
+    [1.0, -0.5, -0.5]
+    """
+    require(classes >= 2, "classes", classes, "at least 2")
+    require(dim >= classes - 1, "dim", dim, f"at least classes - 1 = {classes - 1}")
+    basis = jnp.eye(classes - 1, dim) if key is None else orthonormal(key, classes - 1, dim)
+    scale = np.sqrt(classes / (classes - 1.0))
+    return matmul(jnp.asarray(scale * helmert(classes).T, basis.dtype), basis)
+
+
+def orthogonal_frame(classes: int, dim: int, key: Array | None = None) -> Array:
+    """K orthonormal rows in R^dim; ``dim >= K``. The geometry of MSE without bias."""
+    require(dim >= classes, "dim", dim, f"at least classes = {classes}")
+    return jnp.eye(classes, dim) if key is None else orthonormal(key, classes, dim)
+
+
+def gram_distance(rows: Array, gram: Array) -> Array:
+    """Distance ``|| R R'/||R R'||_F - G/||G||_F ||_F`` of a configuration from a Gram matrix, up to scale."""
+    mine = matmul(rows, rows.T)
+    return jnp.linalg.norm(_unit(mine) - _unit(jnp.asarray(gram, rows.dtype)))
+
+
+def _unit(x: Array) -> Array:
+    norm = jnp.linalg.norm(x)
+    return x / jnp.where(norm > 0, norm, 1.0)
+
+
+def procrustes(source: Array, target: Array) -> tuple[Array, Array]:
+    """Orthogonal Q (d, d) that minimises ``||source Q - target||_F``, and that distance.
+
+    Schoenemann 1966. Two configurations are equal up to rotation iff the distance is zero.
+    """
+    require(source.shape == target.shape, "target.shape", target.shape, f"source.shape = {source.shape}")
+    u, _, vt = jnp.linalg.svd(matmul(source.T, target))
+    q = matmul(u, vt)
+    return q, jnp.linalg.norm(matmul(source, q) - target)
+
+
+def random_rotation(key: Array, dim: int) -> Array:
+    """Haar-random orthogonal matrix (dim, dim)."""
+    return orthonormal(key, dim, dim)

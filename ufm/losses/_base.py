@@ -1,0 +1,78 @@
+"""What every loss is: a small pytree that maps logits and a label to a number."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+class Loss:
+    """A loss ``l(z, k)`` of logits ``z`` (K,) and a label ``k``; hyper-parameters are its leaves.
+
+    A subclass defines `__call__` and, where they are known, `conjugate` and `at`.
+    """
+
+    name: ClassVar[str]
+    convex: bool
+    """Whether ``l(., k)`` is convex, so that the lifted problem is convex too."""
+    shift_invariant: bool
+    """Whether ``l(z + c 1, k) = l(z, k)`` for every ``c``."""
+
+    def __call__(self, logits: Array, label: Array | int) -> Array:
+        """Loss at ``logits`` (K,) for the true class ``label``; a scalar."""
+        raise NotImplementedError
+
+    def conjugate(self, u: Array, label: Array | int) -> Array:
+        """Convex conjugate ``l*(u, k) = sup_z <u, z> - l(z, k)`` at ``u`` (K,); +inf off its domain."""
+        raise NotImplementedError
+
+    def conjugate_along(self, logits: Array, label: Array | int, scale: Array) -> Array:
+        """Upper bound on ``l*(scale * grad l(logits))``: what a dual certificate needs."""
+        return self.conjugate(scale * jax.grad(self)(logits, label), label)
+
+    def feasible_scale(self, u: Array, label: Array | int) -> Array:
+        """Largest ``s <= 1`` for which ``s u``, ``u`` a gradient, lies where the conjugate is finite."""
+        return jnp.ones((), u.dtype)
+
+    def at(self, p: Array, q: Array, classes: int) -> Array:
+        """Loss when the true class has logit ``p`` and the ``classes - 1`` others have ``q``."""
+        return self(jnp.where(jnp.arange(classes) == 0, p, q), 0)
+
+    @property
+    def hyper(self) -> dict[str, Any]:
+        """The hyper-parameters by name."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        values = ",".join(f"{k}={float(v):g}" for k, v in self.hyper.items())
+        return f"{self.name}:{values}" if values else self.name
+
+
+def softplus(x: Array) -> Array:
+    """``log(1 + e^x)``, with full relative accuracy for very negative ``x``."""
+    return jnp.logaddexp(x, 0.0)
+
+
+def true_class(logits: Array, label: Array | int) -> Array:
+    """Mask (K,) that is true at ``label``."""
+    return jnp.arange(logits.shape[0], dtype=jnp.int32) == jnp.asarray(label, jnp.int32)
+
+
+def one_hot(logits: Array, label: Array | int) -> Array:
+    """Unit vector ``e_label`` shaped and typed like ``logits`` (K,)."""
+    return true_class(logits, label).astype(logits.dtype)
+
+
+def on_domain(value: Array, violation: Array, size: int) -> Array:
+    """``value`` where ``violation`` is within rounding of zero, +inf elsewhere."""
+    return jnp.where(violation <= 8 * size * jnp.finfo(value.dtype).eps, value, jnp.inf)
+
+
+def xlogx(v: Array) -> Array:
+    """``v log v`` with ``0 log 0 = 0``; negative rounding errors count as zero."""
+    safe = jnp.where(v > 0, v, 1.0)
+    return safe * jnp.log(safe)

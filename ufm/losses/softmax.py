@@ -1,0 +1,151 @@
+"""Losses of the softmax probabilities: cross-entropy, label smoothing and focal.
+
+All three are written in ``y = log sum_{j != k} exp(z_j - z_k)``, the log-odds against the true class
+(``p_k = 1/(1 + e^y)``). Autodiff then forms ``dl/dz_k`` as minus the sum of the other entries, which
+keeps full relative accuracy when ``p_k`` rounds to one; ``p_k - 1`` would lose it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ufm._base import pytree, require_range
+from ufm.losses._base import Loss, on_domain, one_hot, softplus, true_class, xlogx
+
+
+def log_odds_against(logits: Array, label: Array | int) -> Array:
+    """``y = log sum_{j != k} exp(z_j - z_k)``; a scalar."""
+    true = true_class(logits, label)
+    margins = logits - jnp.sum(jnp.where(true, logits, 0.0))
+    top = jax.lax.stop_gradient(jnp.max(jnp.where(true, -jnp.inf, margins)))
+    # The true entry is masked before exp as well: exp(0 - top) may overflow, and 0 * inf is NaN.
+    shifted = jnp.where(true, 0.0, margins - top)
+    return top + jnp.log(jnp.sum(jnp.where(true, 0.0, jnp.exp(shifted))))
+
+
+def _entropy_conjugate(v: Array) -> Array:
+    """``sum v log v`` on the probability simplex, the conjugate of log-sum-exp; +inf off it."""
+    violation = jnp.maximum(jnp.abs(jnp.sum(v) - 1.0), -jnp.min(v))
+    return on_domain(jnp.sum(xlogx(v)), violation, v.shape[0])
+
+
+@pytree()
+@dataclass(frozen=True)
+class CE(Loss):
+    """Cross-entropy ``log sum_j e^{z_j} - z_k``.
+
+    >>> import jax.numpy as jnp
+    >>> float(CE()(jnp.zeros(4), 0)) == float(jnp.log(4.0))
+    True
+    """
+
+    name = "ce"
+    convex = True
+    shift_invariant = True
+
+    def __call__(self, logits: Array, label: Array | int) -> Array:
+        return softplus(log_odds_against(logits, label))
+
+    def conjugate(self, u: Array, label: Array | int) -> Array:
+        """``sum v log v`` with ``v = u + e_k`` on the simplex."""
+        return _entropy_conjugate(u + one_hot(u, label))
+
+    def at(self, p: Array, q: Array, classes: int) -> Array:
+        return softplus(jnp.log(classes - 1.0) + q - p)
+
+
+@pytree()
+@dataclass(frozen=True)
+class LabelSmoothing(Loss):
+    """Label smoothing: cross-entropy against ``(1 - alpha) e_k + alpha/K`` (Zhou et al. 2022, Eq. 5).
+
+    ``alpha`` in [0, 1); 0 is cross-entropy.
+    """
+
+    alpha: Any = 0.1
+    name = "ls"
+    convex = True
+    shift_invariant = True
+
+    def __post_init__(self) -> None:
+        require_range("alpha", self.alpha, "in [0, 1)", lambda a: (a >= 0) & (a < 1))
+
+    def __call__(self, logits: Array, label: Array | int) -> Array:
+        true_logit = jnp.sum(jnp.where(true_class(logits, label), logits, 0.0))
+        return softplus(log_odds_against(logits, label)) + self.alpha * jnp.mean(true_logit - logits)
+
+    def conjugate(self, u: Array, label: Array | int) -> Array:
+        """``sum v log v`` with ``v = u + y`` on the simplex, ``y`` the smoothed target."""
+        target = (1.0 - self.alpha) * one_hot(u, label) + self.alpha / u.shape[0]
+        return _entropy_conjugate(u + target)
+
+    def at(self, p: Array, q: Array, classes: int) -> Array:
+        return softplus(jnp.log(classes - 1.0) + q - p) + self.alpha * (p - q) * (classes - 1.0) / classes
+
+
+@pytree()
+@dataclass(frozen=True)
+class Focal(Loss):
+    """Focal loss ``(1 - p_k)^gamma (-log p_k)`` (Lin et al. 2017; Zhou et al. 2022, Eq. 4).
+
+    ``gamma >= 0``; 0 is cross-entropy. Not convex for ``gamma > 0``, but its conjugate is known: with
+    ``F(y) = sigmoid(y)^gamma softplus(y)`` and ``a = -u_k``,
+
+        l*(u) = sum_{j != k} u_j log(u_j / a) + sup_y [a y - F(y)],   u_j >= 0,  sum u = 0,  a <= 1,
+
+    because for fixed ``y`` the supremum of ``<u, z>`` is that of log-sum-exp. Fenchel's inequality
+    needs no convexity, so the dual bound is rigorous, and tight wherever ``F`` touches its convex
+    envelope (slope ``a <= 1`` on the first, convex branch of ``F``).
+    """
+
+    gamma: Any = 2.0
+    name = "focal"
+    convex = False
+    shift_invariant = True
+
+    def __post_init__(self) -> None:
+        require_range("gamma", self.gamma, "a finite number >= 0", lambda g: (g >= 0) & (g < np.inf))
+
+    def of_log_odds(self, y: Array) -> Array:
+        """``F(y) = sigmoid(y)^gamma softplus(y)``."""
+        return jnp.exp(-self.gamma * softplus(-y)) * softplus(y)
+
+    def __call__(self, logits: Array, label: Array | int) -> Array:
+        return self.of_log_odds(log_odds_against(logits, label))
+
+    def conjugate(self, u: Array, label: Array | int) -> Array:
+        """See the class: an entropy plus a one-dimensional supremum."""
+        others = jnp.where(true_class(u, label), 0.0, u)
+        a = jnp.sum(others)
+        violation = jnp.maximum(jnp.maximum(jnp.abs(jnp.sum(u)), -jnp.min(others)), a - 1.0)
+        mixing = jnp.sum(xlogx(others)) - xlogx(a)
+        return on_domain(mixing + self._envelope_conjugate(jnp.clip(a, 0.0, 1.0)), violation, u.shape[0])
+
+    def feasible_scale(self, u: Array, label: Array | int) -> Array:
+        """``1/a`` where the slope ``a = -u_k`` of F exceeds 1: such points lie above the convex envelope."""
+        return 1.0 / jnp.maximum(1.0, -jnp.sum(jnp.where(true_class(u, label), u, 0.0)))
+
+    def _envelope_conjugate(self, a: Array) -> Array:
+        # F' rises from 0 through its first crossing of a <= 1 and never returns below 1 after it has
+        # passed 1, so bisection on the sign of F' - a finds the only maximiser of a y - F(y).
+        slope = jax.grad(self.of_log_odds)
+        low, high = jnp.full_like(a, -800.0), jnp.full_like(a, 800.0)
+
+        def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+            low, high = bracket
+            middle = 0.5 * (low + high)
+            rising = slope(middle) < a
+            return jnp.where(rising, middle, low), jnp.where(rising, high, middle)
+
+        low, high = jax.lax.fori_loop(0, 64, halve, (low, high))
+        y = jax.lax.stop_gradient(0.5 * (low + high))
+        return a * y - self.of_log_odds(y)
+
+    def at(self, p: Array, q: Array, classes: int) -> Array:
+        return self.of_log_odds(jnp.log(classes - 1.0) + q - p)

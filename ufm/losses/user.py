@@ -1,0 +1,76 @@
+"""A user's own loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ufm._base import pytree, require
+from ufm.losses._base import Loss
+
+
+@pytree(static=("function", "convex", "shift_invariant", "infimum", "name"))
+@dataclass(frozen=True)
+class Custom(Loss):
+    """A loss given as a function; make one with `custom`."""
+
+    function: Callable[..., Array]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    convex: bool = False
+    shift_invariant: bool = False
+    infimum: float | None = None
+    name: str = "custom"  # type: ignore[misc]
+
+    def __call__(self, logits: Array, label: Array | int) -> Array:
+        return self.function(logits, label, **self.parameters)
+
+    def conjugate_along(self, logits: Array, label: Array | int, scale: Array) -> Array:
+        """Chord bound ``l*(s u) <= s l*(u) + (1 - s) l*(0)`` with ``l*(0) = -infimum``.
+
+        For convex ``l`` and ``u = grad l(z)``, ``l*(u) = <u, z> - l(z)`` exactly, so the bound is
+        tight at ``s = 1``. Without a convex loss and its infimum nothing is known: +inf.
+        """
+        if not self.convex or self.infimum is None:
+            return jnp.full((), jnp.inf, logits.dtype)
+        value, u = jax.value_and_grad(self)(logits, label)
+        return scale * (jnp.sum(u * logits) - value) - (1.0 - scale) * self.infimum
+
+    @property
+    def hyper(self) -> dict[str, Any]:
+        return dict(self.parameters)
+
+
+def custom(
+    fn: Callable[..., Array],
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    convex: bool = False,
+    shift_invariant: bool = False,
+    infimum: float | None = None,
+    name: str | None = None,
+) -> Custom:
+    """Make a loss from ``fn(logits (K,), label) -> scalar``.
+
+    Args:
+        fn: written in JAX, twice differentiable, and the same function for every class.
+        parameters: hyper-parameters, passed by name; they become leaves, so they can be swept.
+        convex: promise that ``fn`` is convex in the logits. With ``infimum`` (a number that ``fn``
+            never goes below) it buys a dual certificate of global optimality.
+        shift_invariant: promise that adding a constant to all logits changes nothing.
+        name: shown in tables; the function's own name by default.
+
+    >>> import jax, jax.numpy as jnp
+    >>> def hinge2(z, k, margin=1.0):
+    ...     gap = margin - z[k] + z
+    ...     return jnp.sum(jnp.where(jnp.arange(z.size) == k, 0.0, jax.nn.softplus(gap)))
+    >>> str(custom(hinge2, {"margin": 2.0}, convex=True, infimum=0.0))
+    'hinge2:margin=2'
+    """
+    require(callable(fn), "fn", fn, "a function fn(logits, label) -> scalar")
+    label = name or getattr(fn, "__name__", "custom").strip("<>")
+    return Custom(fn, dict(parameters or {}), convex, shift_invariant, infimum, label)

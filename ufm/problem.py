@@ -1,0 +1,217 @@
+"""The unconstrained feature model: a problem, its parameters and its objective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ufm._base import cast, is_traced, matmul, nearest, pytree, require, require_range
+from ufm.losses import BCE, Loss
+
+BIAS_MODES = ("per_class", "unified", "none")
+FEATURE_MODES = ("per_sample", "per_class")
+
+
+@pytree()
+@dataclass(frozen=True)
+class Decay:
+    """Weight decays: the objective adds ``W/2 ||W||^2 + H/2 ||H||^2 + b/2 ||b||^2``.
+
+    ``W`` and ``H`` must be positive (the infimum is not attained otherwise), ``b`` at least zero.
+    """
+
+    W: Any = 5e-4
+    H: Any = 5e-4
+    b: Any = 5e-4
+
+    def __post_init__(self) -> None:
+        for name in ("W", "H"):
+            value = getattr(self, name)
+            require_range(f"decay.{name}", value, "a finite number > 0", lambda x: (x > 0) & (x < np.inf))
+        require_range("decay.b", self.b, "a finite number >= 0", lambda x: (x >= 0) & (x < np.inf))
+
+
+@pytree()
+@dataclass(frozen=True)
+class Params:
+    """A point: classifier ``W`` (K, d), features ``H`` (d, columns) and bias ``b``.
+
+    ``b`` has shape (K,) for a bias per class, () for a unified one, and is None without a bias.
+    """
+
+    W: Any
+    H: Any
+    b: Any = None
+
+
+@pytree(static=("classes", "dim", "per_class", "bias", "features"))
+@dataclass(frozen=True)
+class Problem:
+    """Minimise ``1/N sum loss(W h_i + b, y_i) + W/2||W||^2 + H/2||H||^2 + b/2||b||^2`` over W, H, b.
+
+    Args:
+        classes: K >= 2.
+        dim: feature dimension d >= 1.
+        per_class: samples per class, one number or K of them. Samples are ordered by class.
+        loss: from `ufm.losses`; the same function for every class.
+        decay: the three weight decays.
+        bias: ``"per_class"`` (K numbers), ``"unified"`` (one) or ``"none"``.
+        features: ``"per_sample"`` gives each of the N samples its own feature. ``"per_class"`` gives
+            each class one feature with the weight of its samples: the same minimum when the loss is
+            convex in the logits, because the minimiser over H at fixed (W, b) is unique per class, at
+            a cost that does not depend on N. Never use it to *show* collapse.
+        classifier: a fixed W (K, d); H and b are then the only variables.
+
+    Sizes and modes are static, the loss's hyper-parameters, decays and classifier are leaves: they
+    may be traced, batched with vmap and swept.
+
+    >>> problem = Problem(classes=3, dim=4, per_class=(5, 5, 1))
+    >>> problem.samples, problem.columns
+    (11, 11)
+    """
+
+    classes: int = 10
+    dim: int = 64
+    per_class: int | tuple[int, ...] = 100
+    loss: Loss = field(default_factory=BCE)
+    decay: Decay = field(default_factory=Decay)
+    bias: str = "per_class"
+    features: str = "per_sample"
+    classifier: Any = None
+
+    def __post_init__(self) -> None:
+        _require_whole("classes", self.classes, 2)
+        _require_whole("dim", self.dim, 1)
+        object.__setattr__(self, "classes", int(self.classes))
+        object.__setattr__(self, "dim", int(self.dim))
+        counts = self.per_class
+        if np.ndim(counts) == 0:
+            _require_whole("per_class", counts, 1)
+            object.__setattr__(self, "per_class", int(counts))  # type: ignore[arg-type]
+        else:
+            sizes = list(counts)  # type: ignore[arg-type]
+            allowed = f"one number, or classes = {self.classes} of them (got {len(sizes)})"
+            require(len(sizes) == self.classes, "per_class", counts, allowed)
+            for k, n in enumerate(sizes):
+                _require_whole(f"per_class[{k}]", n, 1)
+            same = len(set(sizes)) == 1
+            object.__setattr__(self, "per_class", int(sizes[0]) if same else tuple(int(n) for n in sizes))
+        require(isinstance(self.loss, Loss), "loss", self.loss, "a loss of ufm.losses; wrap a function in custom(fn)")
+        require(isinstance(self.decay, Decay), "decay", self.decay, "a ufm.Decay")
+        require(self.bias in BIAS_MODES, "bias", self.bias, nearest(str(self.bias), BIAS_MODES))
+        require(self.features in FEATURE_MODES, "features", self.features, nearest(str(self.features), FEATURE_MODES))
+        if self.classifier is not None:
+            shape, expected = np.shape(self.classifier), (self.classes, self.dim)
+            require(shape[-2:] == expected, "classifier.shape", shape, f"(classes, dim) = {expected}")
+            if not is_traced(self.classifier):
+                finite = bool(np.all(np.isfinite(np.asarray(self.classifier, float))))
+                require(finite, "classifier", "an array with NaN or inf", "finite")
+
+    # Sizes -----------------------------------------------------------------------------------
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every class has the same number of samples."""
+        return isinstance(self.per_class, int)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Samples per class (K,)."""
+        return np.broadcast_to(np.asarray(self.per_class, np.int64), (self.classes,))
+
+    @property
+    def samples(self) -> int:
+        """N, the number of samples."""
+        return int(self.counts.sum())
+
+    @property
+    def columns(self) -> int:
+        """Columns of H: N with a feature per sample, K with one per class."""
+        return self.samples if self.features == "per_sample" else self.classes
+
+    @property
+    def labels(self) -> np.ndarray:
+        """True class of each column of H (columns,)."""
+        classes = np.arange(self.classes, dtype=np.int32)
+        return np.repeat(classes, self.counts) if self.features == "per_sample" else classes
+
+    @property
+    def multiplicity(self) -> np.ndarray:
+        """How many samples each column of H stands for: (columns,), or () when all are equal."""
+        return np.asarray(1 if self.features == "per_sample" else self.per_class, float)
+
+    # Values ----------------------------------------------------------------------------------
+
+    def logits(self, params: Params) -> Array:
+        """``Z = W H + b`` (K, columns)."""
+        W = params.W if self.classifier is None else jnp.asarray(self.classifier, params.H.dtype)
+        scores = matmul(W, params.H)
+        if params.b is None:
+            return scores
+        return scores + (params.b[:, None] if jnp.ndim(params.b) else params.b)
+
+    def losses(self, logits: Array) -> Array:
+        """Loss of each column of ``logits`` (K, columns)."""
+        return jax.vmap(self.loss, in_axes=(1, 0))(logits, jnp.asarray(self.labels))
+
+    def true_class_of(self, scores: Array) -> Array:
+        """The true class's entry of each column of ``scores`` (K, columns)."""
+        return jnp.take_along_axis(scores, jnp.asarray(self.labels)[None, :], axis=0)[0]
+
+    def weighted_sum(self, values: Array) -> Array:
+        """Sum over samples of ``values`` (..., columns)."""
+        weights = jnp.broadcast_to(jnp.asarray(self.multiplicity, values.dtype), values.shape)
+        return jnp.sum(values * weights, axis=-1)
+
+    def risk(self, logits: Array) -> Array:
+        """Mean loss over the N samples."""
+        return self.weighted_sum(self.losses(logits)) / self.samples
+
+    def penalty(self, params: Params) -> Array:
+        """``W/2 ||W||^2 + H/2 ||H||^2 + b/2 ||b||^2``, each column of H counted by its multiplicity."""
+        W = params.W if self.classifier is None else jnp.asarray(self.classifier, params.H.dtype)
+        decay = cast(self.decay, params.H.dtype)
+        total = decay.W * jnp.sum(W**2) + decay.H * self.weighted_sum(jnp.sum(params.H**2, axis=0))
+        if params.b is not None:
+            total += decay.b * jnp.sum(params.b**2)
+        return 0.5 * total
+
+    def objective(self, params: Params) -> Array:
+        """The value that is minimised; a scalar in the dtype of ``params``.
+
+        A fixed ``classifier`` stands in for ``params.W``, whose gradient is then zero.
+        """
+        problem = self.astype(params.H.dtype)
+        return problem.risk(problem.logits(params)) + problem.penalty(params)
+
+    def astype(self, dtype: Any) -> Problem:
+        """The same problem with every leaf in ``dtype``."""
+        return cast(self, dtype)
+
+    def init(self, key: Array, scale: float = 1.0, bias_mean: float = 0.0, dtype: Any = None) -> Params:
+        """Random start: entries of W and H normal with deviation ``scale / sqrt(d)``, of b with ``scale / 10``.
+
+        ``bias_mean`` shifts the bias. ``dtype`` defaults to JAX's own default float.
+        """
+        dtype = jnp.zeros(()).dtype if dtype is None else dtype
+        key_w, key_h, key_b = jax.random.split(key, 3)
+        spread = scale / self.dim**0.5
+        W = spread * jax.random.normal(key_w, (self.classes, self.dim), dtype)
+        H = spread * jax.random.normal(key_h, (self.dim, self.columns), dtype)
+        if self.classifier is not None:
+            W = jnp.asarray(self.classifier, dtype)
+        shapes = {"per_class": (self.classes,), "unified": ()}
+        b = None
+        if self.bias != "none":
+            b = bias_mean + 0.1 * scale * jax.random.normal(key_b, shapes[self.bias], dtype)
+        return Params(W, H, b)
+
+
+def _require_whole(field: str, value: Any, least: int) -> None:
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    require(whole and value >= least, field, value, f"a whole number >= {least}")

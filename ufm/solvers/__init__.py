@@ -1,0 +1,12 @@
+"""Solvers of the factored problem, and a convex reference; one `Solution`, one `Status`."""
+
+from __future__ import annotations
+
+from ufm.solvers._core import Solution, Status, run
+from ufm.solvers._solve import multistart, parse, solve
+from ufm.solvers.gradient import Gradient
+from ufm.solvers.lbfgs import LBFGS
+from ufm.solvers.lifted import Lifted
+from ufm.solvers.newton import Newton
+
+__all__ = ["LBFGS", "Gradient", "Lifted", "Newton", "Solution", "Status", "multistart", "parse", "run", "solve"]

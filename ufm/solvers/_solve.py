@@ -1,0 +1,204 @@
+"""The door to the solvers: checks at the host, one jitted program, several starts, progress."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from ufm._base import InputError, nearest, require
+from ufm.problem import Params, Problem
+from ufm.solvers._core import Solution, Solver, Status, advance, default_tolerance, least_tolerance, run
+from ufm.solvers.gradient import Gradient
+from ufm.solvers.lbfgs import LBFGS
+from ufm.solvers.lifted import Lifted
+from ufm.solvers.newton import Newton
+
+NAMED: dict[str, Callable[..., Solver]] = {
+    "newton": Newton,
+    "lbfgs": LBFGS,
+    "lifted": Lifted,
+    "sgd": lambda lr=0.1, momentum=0.9, **options: Gradient(optax.sgd(lr, momentum), **options),
+    "adam": lambda lr=1e-3, **options: Gradient(optax.adam(lr), **options),
+    "adamw": lambda lr=1e-3, decay=1e-4, **options: Gradient(optax.adamw(lr, weight_decay=decay), **options),
+}
+"""Solvers that a command line or a spec can name; ``lr`` and ``momentum`` go after a colon."""
+
+OPTIONS = {"sgd": ("lr", "momentum"), "adam": ("lr",), "adamw": ("lr", "decay")}
+
+_run = jax.jit(run, static_argnums=0)
+_start = jax.jit(lambda solver, problem, params: solver.start(problem.astype(params.H.dtype), params), static_argnums=0)
+_advance = jax.jit(advance, static_argnums=0)
+_finish = jax.jit(lambda solver, problem, state: solver.finish(problem, state), static_argnums=0)
+
+
+def parse(text: str, **options: Any) -> Solver:
+    """Read a solver from ``name`` or ``name:lr=...``; ``options`` (tol, max_steps) that are None are left out.
+
+    >>> parse("newton", tol=1e-10)
+    Newton(tol=1e-10, max_steps=500, max_cg=200)
+    """
+    name, _, rest = text.partition(":")
+    require(name in NAMED, "solver", name, nearest(name, NAMED))
+    known = OPTIONS.get(name, ())
+    for item in filter(None, rest.split(",")):
+        key, _, value = item.partition("=")
+        allowed = nearest(key, known) if known else f"absent: {name} takes none here"
+        require(key in known, f"option of solver {name}", key, allowed)
+        try:
+            options[key] = float(value)
+        except ValueError:
+            raise InputError(f"{key} = {value!r}: must be a number") from None
+    return NAMED[name](**{k: v for k, v in options.items() if v is not None})
+
+
+def solve(
+    problem: Problem,
+    key: Array | int = 0,
+    solver: Solver | str | None = None,
+    init: Params | None = None,
+    *,
+    starts: int = 1,
+    scale: float = 1.0,
+    bias_mean: float = 0.0,
+    dtype: Any = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> Solution:
+    """Minimise the objective of ``problem``.
+
+    Args:
+        problem: what to minimise.
+        key: seed or JAX key of the random start; the same key gives the same result.
+        solver: from `ufm.solvers`, or its name; trust-region Newton by default.
+        init: starting point instead of a random one.
+        starts: number of random starts; the solution of lowest value is returned (`multistart`
+            returns them all).
+        scale: of the random start (`Problem.init`).
+        bias_mean: mean of the random start's bias.
+        dtype: of the solve; JAX's default float if not given.
+        progress: called from the host with (steps, residual) between chunks of the solve.
+
+    Raises:
+        InputError: for a start of the wrong shape, or a tolerance that the dtype cannot reach.
+
+    >>> import jax; jax.config.update("jax_enable_x64", True)
+    >>> import ufm
+    >>> problem = ufm.Problem(classes=3, dim=4, per_class=5, loss=ufm.losses.CE(), decay=ufm.Decay(0.01, 0.01, 0.01))
+    >>> solution = ufm.solve(problem)
+    >>> solution.status_name, round(float(solution.value), 6)
+    ('converged', 0.335424)
+    """
+    solutions = multistart(
+        problem,
+        key,
+        solver,
+        init,
+        starts=starts,
+        scale=scale,
+        bias_mean=bias_mean,
+        dtype=dtype,
+        progress=progress,
+    )
+    values = [float(s.value) if np.isfinite(s.value) else np.inf for s in solutions]
+    return solutions[int(np.argmin(values))]
+
+
+def multistart(
+    problem: Problem,
+    key: Array | int = 0,
+    solver: Solver | str | None = None,
+    init: Params | None = None,
+    *,
+    starts: int = 1,
+    scale: float = 1.0,
+    bias_mean: float = 0.0,
+    dtype: Any = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> list[Solution]:
+    """All solutions of `solve` from ``starts`` random starts, in order."""
+    require(isinstance(problem, Problem), "problem", type(problem).__name__, "a ufm.Problem")
+    require(isinstance(starts, (int, np.integer)) and starts >= 1, "starts", starts, "a whole number >= 1")
+    require(np.isfinite(scale) and scale >= 0, "scale", scale, "a finite number >= 0")
+    require(bool(np.isfinite(bias_mean)), "bias_mean", bias_mean, "a finite number")
+    if isinstance(key, (int, np.integer)):
+        require(0 <= key < 2**63, "seed", int(key), "a whole number in [0, 2^63)")
+        key = jax.random.key(int(key))
+    dtype = _float_dtype(dtype)
+    solver = resolve(solver, dtype)
+    if init is not None:
+        require(starts == 1, "starts", starts, "1 when an initial point is given")
+        points = [_checked(problem, init, dtype)]
+    else:
+        keys = [key] if starts == 1 else jax.random.split(key, starts)
+        points = [problem.init(k, scale, bias_mean, dtype) for k in keys]
+    return [_solve_one(solver, problem, point, progress) for point in points]
+
+
+def resolve(solver: Solver | str | None, dtype: Any) -> Solver:
+    """A solver with its tolerance filled in for ``dtype`` and checked against its rounding."""
+    if solver is None or isinstance(solver, str):
+        solver = parse(solver or "newton")
+    require(hasattr(solver, "step"), "solver", solver, "a solver of ufm.solvers or its name")
+    if solver.tol is None:
+        tol = default_tolerance(dtype)
+        tol = 1e-3 * tol**0.5 if isinstance(solver, Lifted) else tol
+        return dataclasses.replace(solver, tol=tol)  # type: ignore[type-var]
+    least = least_tolerance(dtype)
+    never_stop = isinstance(solver, Gradient) and solver.tol == 0
+    remedy = (
+        ""
+        if jnp.dtype(dtype) == jnp.float64
+        else ("; for less, run jax.config.update('jax_enable_x64', True) before any JAX work")
+    )
+    allowed = f"at least {least:.1e} in {jnp.dtype(dtype).name}{remedy}"
+    require(never_stop or (np.isfinite(solver.tol) and solver.tol >= least), "tol", solver.tol, allowed)
+    require(solver.max_steps >= 0, "max_steps", solver.max_steps, "a whole number >= 0")
+    return solver
+
+
+def _float_dtype(dtype: Any) -> Any:
+    default = jnp.zeros(()).dtype
+    if dtype is None:
+        return default
+    dtype = jnp.dtype(dtype)
+    require(dtype in (jnp.float32, jnp.float64), "dtype", dtype.name, "float32 or float64")
+    enabled = dtype == jnp.float32 or default == jnp.float64
+    require(enabled, "dtype", dtype.name, "float32 unless jax.config.update('jax_enable_x64', True) was run")
+    return dtype
+
+
+def _checked(problem: Problem, init: Params, dtype: Any) -> Params:
+    expected = jax.eval_shape(lambda: problem.init(jax.random.key(0)))
+    for field in ("W", "H", "b"):
+        given, wanted = getattr(init, field), getattr(expected, field)
+        absent = wanted is None
+        require((given is None) == absent, f"init.{field}", given, "None" if absent else f"an array {wanted.shape}")
+        if not absent:
+            require(np.shape(given) == wanted.shape, f"init.{field}.shape", np.shape(given), f"{wanted.shape}")
+    W = init.W if problem.classifier is None else problem.classifier
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), Params(W, init.H, init.b))
+
+
+def _solve_one(
+    solver: Solver, problem: Problem, params: Params, progress: Callable[[int, float], None] | None
+) -> Solution:
+    if progress is None:
+        return _run(solver, problem, params)
+    state = _start(solver, problem, params)
+    problem = problem.astype(params.H.dtype)
+    chunk, until = 8, 0
+    while int(state.status) == Status.RUNNING and until < solver.max_steps:
+        until = min(until + chunk, solver.max_steps)
+        began = time.perf_counter()
+        state = jax.block_until_ready(_advance(solver, problem, state, until))
+        if time.perf_counter() - began < 0.25:
+            chunk *= 2
+        progress(int(state.steps), float(getattr(state, "residual", np.nan)))
+    return _finish(solver, problem, state)

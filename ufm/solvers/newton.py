@@ -1,0 +1,212 @@
+"""Trust-region Newton with Steihaug's conjugate gradients: the default solver.
+
+Conn, Gould & Toint, "Trust-Region Methods" (2000), Alg. 6.1.1 with Alg. 7.5.1 for the subproblem:
+conjugate gradients stop at the boundary, at negative curvature, or once the model gradient has
+shrunk by ``min(1/10, ||g||^{1/2})`` relative to the start, which gives superlinear convergence.
+Negative curvature carries it off strict saddles. Near the solution, where the decrease predicted
+drowns in the rounding of f, both decreases get the same allowance (their Sec. 17.4.2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ufm._base import pytree
+from ufm.problem import Params, Problem
+from ufm.solvers._core import Scaled, Solution, Status, axpy, choose, dot, norm, residual
+
+
+@pytree()
+@dataclass(frozen=True)
+class NewtonState:
+    """Everything that one iteration hands to the next, in scaled variables."""
+
+    point: Params
+    value: Any
+    gradient: Params
+    gradient_norm: Any
+    radius: Any
+    status: Any
+    steps: Any
+    evaluations: Any
+
+
+@dataclass(frozen=True)
+class Newton:
+    """Trust-region Newton; see the module's docstring for method and sources.
+
+    Args:
+        tol: bound on the residual (`Solution`); None takes the default of the dtype.
+        max_steps: outer iterations allowed.
+        max_cg: conjugate-gradient iterations allowed in one step.
+
+    >>> Newton(tol=1e-10).max_steps
+    500
+    """
+
+    tol: float | None = None
+    max_steps: int = 500
+    max_cg: int = 200
+
+    def start(self, problem: Problem, params: Params) -> NewtonState:
+        """State before ``params`` is evaluated; the first iteration does that with a move of zero."""
+        point = Scaled.of(problem, params).inward(params)
+        dtype = params.H.dtype
+        return NewtonState(
+            point=point,
+            value=jnp.asarray(jnp.inf, dtype),
+            gradient=jax.tree.map(jnp.zeros_like, point),
+            gradient_norm=jnp.zeros((), dtype),
+            radius=norm(point),
+            status=jnp.asarray(Status.RUNNING, jnp.int32),
+            steps=jnp.asarray(-1, jnp.int32),
+            evaluations=jnp.zeros((), jnp.int32),
+        )
+
+    def step(self, problem: Problem, state: NewtonState) -> NewtonState:
+        """One trust-region iteration."""
+        scaled = Scaled.of(problem, state.point)
+        first = state.steps < 0
+        _, hvp = jax.linearize(jax.grad(scaled.objective), state.point)
+        # Beyond a tenth of the stopping rule, or the rounding of the gradient, lie only the noise and
+        # the rotations that leave f unchanged; iterating there would follow them.
+        floor = jnp.maximum(0.1 * self.tol, 4.0 * jnp.finfo(state.radius.dtype).eps)
+        forcing = state.gradient_norm * jnp.minimum(0.1, jnp.sqrt(state.gradient_norm))
+        target = jnp.maximum(forcing, floor * jnp.sqrt(2.0 * jnp.abs(state.value)))
+        move, length, predicted, products, on_boundary = steihaug(
+            hvp, state.gradient, state.gradient_norm, state.radius, target, self.max_cg
+        )
+        trial = axpy(1.0, move, state.point)
+        value, gradient = jax.value_and_grad(scaled.objective)(trial)
+        gradient_norm = norm(gradient)
+
+        eps = jnp.finfo(value.dtype).eps
+        allowance = 10.0 * eps * jnp.abs(state.value)
+        ratio = (state.value - value + allowance) / (predicted + allowance)
+        finite = jnp.isfinite(value) & jnp.isfinite(gradient_norm)
+        # Inside the rounding of f the gradient alone tells whether the step helped.
+        blind = predicted <= allowance
+        improved = jnp.where(blind, gradient_norm < state.gradient_norm, ratio > 0.05)
+        accept = first | (finite & improved)
+
+        # A start at the origin still needs a radius of the size of the solution, about sqrt(2 f).
+        initial = jnp.maximum(state.radius, 1e-2 * jnp.sqrt(2.0 * jnp.abs(value)))
+        grown = jnp.where(on_boundary, 2.5 * state.radius, state.radius)
+        radius = jnp.where(~accept | (ratio < 0.25), 0.25 * length, jnp.where(ratio > 0.7, grown, state.radius))
+        radius = jnp.where(first, initial, radius)
+
+        value, gradient_norm = (
+            jnp.where(accept, value, state.value),
+            jnp.where(accept, gradient_norm, state.gradient_norm),
+        )
+        stalled = ~first & ~accept & (blind | (length <= eps * state.radius))
+        status = jnp.where(stalled, Status.STALLED, Status.RUNNING)
+        status = jnp.where(residual(gradient_norm, value) <= self.tol, Status.CONVERGED, status)
+        # Later, a trial outside the finite range of the loss is only a step too long.
+        broken = ~finite & (first | (length <= eps * state.radius))
+        status = jnp.where(broken, Status.NONFINITE, status)
+        return NewtonState(
+            point=choose(accept, trial, state.point),
+            value=value,
+            gradient=choose(accept, gradient, state.gradient),
+            gradient_norm=gradient_norm,
+            radius=radius,
+            status=status.astype(jnp.int32),
+            steps=state.steps + 1,
+            evaluations=state.evaluations + products + 1 + (~first).astype(jnp.int32),
+        )
+
+    def finish(self, problem: Problem, state: NewtonState) -> Solution:
+        """The state in plain variables."""
+        scaled = Scaled.of(problem, state.point)
+        running = state.status == Status.RUNNING
+        return Solution(
+            params=scaled.outward(state.point),
+            value=state.value,
+            grad_norm=scaled.plain_norm(state.gradient),
+            residual=residual(state.gradient_norm, state.value),
+            status=jnp.where(running, Status.MAX_STEPS, state.status).astype(jnp.int32),
+            steps=jnp.maximum(state.steps, 0),
+            evaluations=state.evaluations,
+            trajectory={},
+        )
+
+
+def steihaug(
+    hvp: Any, gradient: Params, gradient_norm: Array, radius: Array, target: Array, limit: int
+) -> tuple[Params, Array, Array, Array, Array]:
+    """Minimise ``<g, p> + <p, B p>/2`` approximately within ``||p|| <= radius``.
+
+    Norms of p follow from recurrences (Conn, Gould & Toint 2000, Eqs. 7.5.5-7.5.7).
+
+    Args:
+        hvp: ``p -> B p``.
+        gradient: g.
+        gradient_norm: its norm.
+        radius: of the trust region.
+        target: norm of the model's gradient at which to stop.
+        limit: on the iterations.
+
+    Returns:
+        The move p, its norm, the decrease of the model, the products used, whether p is on the boundary.
+    """
+    eps = jnp.finfo(gradient_norm.dtype).eps
+
+    def unfinished(c: Any) -> Array:
+        return ~c["done"] & (c["rr"] > target**2) & (c["count"] < limit)
+
+    def iterate(c: Any) -> Any:
+        s, rr, ss, ps, pp = c["s"], c["rr"], c["ss"], c["ps"], c["pp"]
+        Bs = hvp(s)
+        curvature = dot(s, Bs)
+        # Rotations of (W, H) leave f unchanged, and their zero curvature carries rounding of either
+        # sign: once a step exists, they end the iteration where it stands.
+        size = jnp.maximum(c["size"], jnp.abs(curvature) / ss)
+        flat = (c["count"] > 0) & (jnp.abs(curvature) <= 1e3 * eps * size * ss)
+        newton = rr / jnp.where(curvature > 0, curvature, 1.0)
+        leaves = ~flat & ((curvature <= 0) | (pp + newton * (2.0 * ps + newton * ss) >= radius**2))
+        # Step length to the boundary: the positive root of ||p + tau s|| = radius.
+        tau = (-ps + jnp.sqrt(jnp.maximum(ps**2 + ss * (radius**2 - pp), 0.0))) / ss
+        alpha = jnp.where(flat, 0.0, jnp.where(leaves, tau, newton))
+        r = axpy(alpha, Bs, c["r"])
+        rr_next = dot(r, r)
+        beta = rr_next / rr
+        return {
+            "p": axpy(alpha, s, c["p"]),
+            "r": r,
+            "s": jax.tree.map(lambda u, v: beta * u - v, s, r),
+            "rr": rr_next,
+            "pp": pp + alpha * (2.0 * ps + alpha * ss),
+            "ps": beta * (ps + alpha * ss),
+            "ss": rr_next + beta**2 * ss,
+            "size": size,
+            "count": c["count"] + 1,
+            "done": leaves | flat,
+            "boundary": leaves,
+            # <s, r> = -||r||^2, so the model falls by alpha ||r||^2 - alpha^2 <s, B s>/2.
+            "decrease": c["decrease"] + alpha * (rr - 0.5 * alpha * curvature),
+        }
+
+    zero = jnp.zeros((), gradient_norm.dtype)
+    false = jnp.zeros((), bool)
+    start = {
+        "p": jax.tree.map(jnp.zeros_like, gradient),
+        "r": gradient,
+        "s": jax.tree.map(jnp.negative, gradient),
+        "rr": gradient_norm**2,
+        "pp": zero,
+        "ps": zero,
+        "ss": gradient_norm**2,
+        "size": zero,
+        "count": jnp.zeros((), jnp.int32),
+        "done": false,
+        "boundary": false,
+        "decrease": zero,
+    }
+    end = jax.lax.while_loop(unfinished, iterate, start)
+    return end["p"], jnp.sqrt(end["pp"]), end["decrease"], end["count"], end["boundary"]

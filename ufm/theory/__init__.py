@@ -1,0 +1,23 @@
+"""Closed-form minimisers, the scalar reduction and the dual certificate. Knows no numerical solver."""
+
+from __future__ import annotations
+
+from ufm.theory import closed_forms
+from ufm.theory.certificate import Certificate, certify
+from ufm.theory.minimizer import Minimizer, NoClosedForm, minimizer, predict
+from ufm.theory.reduction import Reduction, Regime, bias_stiffness, collapse_strength, reduce
+
+__all__ = [
+    "Certificate",
+    "Minimizer",
+    "NoClosedForm",
+    "Reduction",
+    "Regime",
+    "bias_stiffness",
+    "certify",
+    "closed_forms",
+    "collapse_strength",
+    "minimizer",
+    "predict",
+    "reduce",
+]

@@ -1,0 +1,187 @@
+"""A balanced problem as a scalar one.
+
+By symmetry (and convexity, through the lift) a minimiser has class logits
+
+    Z = a (I - J/K) + (c/K) J + beta 1 1',
+
+so that the true class has ``p = a (K-1)/K + m`` and the others ``q = -a/K + m``, ``m = c/K + beta``.
+With ``mu = sqrt(n decay_W decay_H)`` what remains is
+
+    min over a, c, beta of  phi(p, q) + mu ((K-1) |a| + |c|) + L beta^2/2,
+
+``phi`` the loss at (p, q), ``L = K decay_b`` for a bias per class and ``decay_b`` for a unified one.
+Only the shift ``m`` matters to the loss, and splitting it is a Huber problem: the bias carries it up to
+``|beta| = mu K/L``, the mean mode ``c`` of the features the rest. Hence ``c = 0`` iff
+``decay_b |beta| <= mu`` (per class), and the three regimes.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ufm._base import pytree
+from ufm.losses import Loss
+from ufm.problem import Problem
+
+GRID = 256
+HALVINGS = 90
+CANDIDATES = 3
+
+
+class Regime(enum.IntEnum):
+    """What the minimiser of a balanced problem looks like."""
+
+    ZERO = 0
+    ETF = 1
+    MEAN_SHIFTED = 2
+
+    @property
+    def label(self) -> str:
+        """``"zero"``, ``"etf"`` or ``"mean-shifted"``."""
+        return self.name.lower().replace("_", "-")
+
+
+@pytree()
+@dataclass(frozen=True)
+class Reduction:
+    """Minimiser of the scalar problem; arrays, so reductions batch.
+
+    Attributes:
+        gap: a, the difference between the logit of the true class and of any other.
+        shift: c, the weight of the mean mode: ``Z`` without bias has mean ``c/K``.
+        bias: beta.
+        value: minimum.
+        regime: a `Regime` as an integer. ``mean-shifted`` with ``gap = 0`` is possible too: all
+            classes share one nonzero feature.
+    """
+
+    gap: Any
+    shift: Any
+    bias: Any
+    value: Any
+    regime: Any
+
+
+def collapse_strength(problem: Problem) -> Array:
+    """``mu = sqrt(n decay_W decay_H)``, the one number that controls collapse in a balanced problem."""
+    return jnp.sqrt(problem.per_class * jnp.asarray(problem.decay.W * problem.decay.H))
+
+
+def bias_stiffness(problem: Problem) -> Array:
+    """``L``: the bias beta 1 costs ``L beta^2/2``. Infinite without a bias."""
+    decay = jnp.asarray(problem.decay.b)
+    if problem.bias == "none":
+        return jnp.full_like(decay, jnp.inf)
+    return decay * problem.classes if problem.bias == "per_class" else decay
+
+
+def reduce(problem: Problem, *, centred: bool = False) -> Reduction:
+    """Solve the scalar problem of a balanced ``problem``, for any loss that treats classes alike.
+
+    Args:
+        problem: balanced.
+        centred: forbid the mean mode (c = 0), as dimension ``K - 1`` does.
+    """
+    return reduce_scalar(*scalar_problem(problem), **static_part(problem, centred))
+
+
+def scalar_problem(problem: Problem) -> tuple[Loss, Array, Array, Array]:
+    """The leaves of the scalar problem: loss, K, mu and L."""
+    return problem.loss, jnp.asarray(1.0 * problem.classes), collapse_strength(problem), bias_stiffness(problem)
+
+
+def static_part(problem: Problem, centred: bool) -> dict[str, Any]:
+    """The static part. A loss with a formula for (p, q) takes K as a value: one program serves all K."""
+    formula = type(problem.loss).at is not Loss.at
+    return {"centred": centred, "size": None if formula else problem.classes}
+
+
+def reduce_scalar(
+    loss: Loss, classes: Array, mu: Array, stiffness: Array, *, centred: bool = False, size: int | None = None
+) -> Reduction:
+    """Minimise ``phi(p, q) + mu ((K-1) |a| + |c|) + L beta^2/2`` over a >= 0, c and beta.
+
+    The gap is scanned on a geometric grid and every promising cell bisected, so that a loss with
+    several stationary gaps (focal) gets its global minimiser; for each gap the shift is a monotone root,
+    which assumes that the loss is convex along a common shift of all logits.
+
+    Args:
+        loss: treats all classes alike and is bounded below.
+        classes: K, as a number.
+        mu: weight of the gap and the mean mode.
+        stiffness: ``L``, inf without a bias.
+        centred: whether c = 0 is imposed.
+        size: K again, as a static integer, for a loss without a formula for (p, q).
+    """
+    K = classes
+    no_bias = jnp.isinf(stiffness)
+    limit = jnp.where(stiffness > 0, mu * K / jnp.where(stiffness > 0, stiffness, 1.0), jnp.inf)
+    frozen = no_bias & centred
+    if centred:
+        limit = jnp.where(no_bias, limit, jnp.inf)
+
+    def phi(a: Array, m: Array) -> Array:
+        return loss.at(a * (K - 1.0) / K + m, -a / K + m, size or K)
+
+    def cost(m: Array) -> Array:
+        beta = jnp.clip(m, -limit, limit)
+        quadratic = jnp.where(beta == 0, 0.0, 0.5 * stiffness * beta**2)
+        return quadratic + mu * K * jnp.abs(m - beta)
+
+    def pull(m: Array) -> Array:
+        """Derivative of the cost of the shift."""
+        inside = jnp.where(m == 0, 0.0, stiffness * m)
+        return jnp.where(jnp.abs(m) <= limit, inside, mu * K * jnp.sign(m))
+
+    def best_shift(a: Array) -> Array:
+        if loss.shift_invariant:
+            return jnp.zeros_like(a)
+        slope = jax.grad(phi, argnums=1)
+        # The kink of |m| at 0 holds the shift there unless the loss pulls harder.
+        kink = jnp.where(frozen, jnp.inf, jnp.where(no_bias, mu * K, 0.0))
+        root = _bisect(lambda x: slope(a, jnp.sinh(x)) + pull(jnp.sinh(x)), -40.0 + 0 * a, 40.0 + 0 * a)
+        return jnp.where(jnp.abs(slope(a, jnp.zeros_like(a))) <= kink, 0.0, jnp.sinh(root))
+
+    def value(a: Array) -> Array:
+        m = best_shift(a)
+        return phi(a, m) + mu * (K - 1.0) * a + cost(m)
+
+    def slope(a: Array) -> Array:
+        return jax.grad(phi)(a, jax.lax.stop_gradient(best_shift(a))) + mu * (K - 1.0)
+
+    # The loss falls by at most its value at a = 0 (all our losses are >= 0), so the gap is bounded.
+    zero = jnp.zeros_like(mu)
+    furthest = 1.0 + 10.0 * jnp.abs(value(zero)) / (mu * (K - 1.0))
+    grid = jnp.concatenate([zero[None], jnp.geomspace(1e-5, furthest, GRID, dtype=mu.dtype)])
+    values, slopes = jax.vmap(value)(grid), jax.vmap(slope)(grid)
+    valley = (slopes[:-1] < 0) & (slopes[1:] >= 0)
+    promise = jnp.where(valley, jnp.minimum(values[:-1], values[1:]), jnp.inf)
+    _, cells = jax.lax.top_k(-promise, CANDIDATES)
+    gaps = jax.vmap(lambda i: jnp.where(valley[i], _bisect(slope, grid[i], grid[i + 1]), 0.0))(cells)
+    gaps = jnp.concatenate([gaps, zero[None]])
+    gap = gaps[jnp.argmin(jax.vmap(value)(gaps))]
+
+    shift = best_shift(gap)
+    bias = jnp.clip(shift, -limit, limit)
+    mean_mode = K * (shift - bias)
+    regime = jnp.where(mean_mode != 0, Regime.MEAN_SHIFTED, jnp.where(gap > 0, Regime.ETF, Regime.ZERO))
+    return Reduction(gap, mean_mode, bias, value(gap), regime.astype(jnp.int32))
+
+
+def _bisect(function: Any, low: Array, high: Array) -> Array:
+    """Point where an increasing ``function`` changes sign."""
+
+    def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bracket
+        middle = 0.5 * (low + high)
+        below = function(middle) < 0
+        return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+    low, high = jax.lax.fori_loop(0, HALVINGS, halve, (low, high))
+    return 0.5 * (low + high)
