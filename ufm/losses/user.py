@@ -59,8 +59,9 @@ def custom(
     Args:
         fn: written in JAX, twice differentiable, and the same function for every class.
         parameters: hyper-parameters, passed by name; they become leaves, so they can be swept.
-        convex: promise that ``fn`` is convex in the logits. With ``infimum`` (a number that ``fn``
-            never goes below) it buys a dual certificate of global optimality.
+        convex: promise that ``fn`` is convex in the logits. Together with ``infimum`` it buys a dual
+            certificate of global optimality.
+        infimum: a number that ``fn`` never goes below.
         shift_invariant: promise that adding a constant to all logits changes nothing.
         name: shown in tables; the function's own name by default.
 
