@@ -1,5 +1,7 @@
 """Convex conjugates: Fenchel-Young, an independent supremum, the domain, and the focal loss's claims."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import mpmath as mp
@@ -179,7 +181,7 @@ def test_focal_slope_rises_to_one_and_never_returns_below(gamma):
         grid = [mp.mpf(x) for x in np.linspace(-40, 40, 400)] + [40 + (top - 40) * i / 50 for i in range(1, 51)]
         slopes = [focal_slope(y, gamma) for y in grid]
         first = next(i for i, s in enumerate(slopes) if s > 1)
-        assert all(a < b for a, b in zip(slopes[:first], slopes[1 : first + 1], strict=True))
+        assert all(a < b for a, b in itertools.pairwise(slopes[: first + 1]))
         assert all(s > 1 for s in slopes[first:])
 
 
