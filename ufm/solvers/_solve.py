@@ -56,6 +56,8 @@ def parse(text: str, **options: Any) -> Solver:
             options[key] = float(value)
         except ValueError:
             raise InputError(f"{key} = {value!r}: must be a number") from None
+        inside = 0 < options[key] < np.inf if key == "lr" else 0 <= options[key] < 1
+        require(inside, key, options[key], "a finite number > 0" if key == "lr" else "in [0, 1)")
     return NAMED[name](**{k: v for k, v in options.items() if v is not None})
 
 
@@ -146,6 +148,8 @@ def resolve(solver: Solver | str | None, dtype: Any) -> Solver:
     if solver is None or isinstance(solver, str):
         solver = parse(solver or "newton")
     require(hasattr(solver, "step"), "solver", solver, "a solver of ufm.solvers or its name")
+    whole = isinstance(solver.max_steps, (int, np.integer)) and solver.max_steps >= 0
+    require(whole, "max_steps", solver.max_steps, "a whole number >= 0")
     if solver.tol is None:
         tol = default_tolerance(dtype)
         tol = 1e-3 * tol**0.5 if isinstance(solver, Lifted) else tol
@@ -159,7 +163,6 @@ def resolve(solver: Solver | str | None, dtype: Any) -> Solver:
     )
     allowed = f"at least {least:.1e} in {jnp.dtype(dtype).name}{remedy}"
     require(never_stop or (np.isfinite(solver.tol) and solver.tol >= least), "tol", solver.tol, allowed)
-    require(solver.max_steps >= 0, "max_steps", solver.max_steps, "a whole number >= 0")
     return solver
 
 
