@@ -155,17 +155,21 @@ def reduce_scalar(
     def slope(a: Array) -> Array:
         return jax.grad(phi)(a, jax.lax.stop_gradient(best_shift(a))) + mu * (K - 1.0)
 
-    # The loss falls by at most its value at a = 0 (all our losses are >= 0), so the gap is bounded.
+    # A loss >= 0 falls by at most its value at a = 0, so the gap is bounded. One that is not (a user's, less a
+    # constant) gets its infimum where it is known, and in any case the size of its slope.
     zero = jnp.zeros_like(mu)
-    furthest = 1.0 + 10.0 * jnp.abs(value(zero)) / (mu * (K - 1.0))
+    fall = jnp.abs(value(zero)) + jnp.abs(slope(zero)) + abs(getattr(loss, "infimum", None) or 0.0)
+    furthest = 1.0 + 10.0 * fall / (mu * (K - 1.0))
     grid = jnp.concatenate([zero[None], jnp.geomspace(1e-5, furthest, GRID, dtype=mu.dtype)])
     values, slopes = jax.vmap(value)(grid), jax.vmap(slope)(grid)
     valley = (slopes[:-1] < 0) & (slopes[1:] >= 0)
     promise = jnp.where(valley, jnp.minimum(values[:-1], values[1:]), jnp.inf)
     _, cells = jax.lax.top_k(-promise, CANDIDATES)
-    gaps = jax.vmap(lambda i: jnp.where(valley[i], _bisect(slope, grid[i], grid[i + 1]), 0.0))(cells)
-    gaps = jnp.concatenate([gaps, zero[None]])
-    gap = gaps[jnp.argmin(jax.vmap(value)(gaps))]
+    gaps = jax.vmap(lambda i: _bisect(slope, grid[i], grid[i + 1]))(cells)
+    heights = jnp.where(valley[cells], jax.vmap(value)(gaps), jnp.inf)
+    # Just below the threshold values cannot tell the gap from 0, but the slope at 0 can.
+    at_zero = jnp.where((slopes[0] < 0) & jnp.any(valley), jnp.inf, values[0])
+    gap = jnp.append(gaps, zero)[jnp.argmin(jnp.append(heights, at_zero))]
 
     shift = best_shift(gap)
     bias = jnp.clip(shift, -limit, limit)
