@@ -67,7 +67,7 @@ print(f"NC1 {float(collapse.nc1):.1e}   NC2 {float(collapse.nc2):.1e}   NC3 {flo
 # exact law; binary cross-entropy forgets where its bias started.
 
 # %%
-every, steps = 20, 4000
+every, steps = 4, 400
 sgd = ufm.solvers.Gradient(optax.sgd(1.0, momentum=0.9), tol=0.0, max_steps=steps, record_every=every)
 for loss in (ufm.losses.CE(), ufm.losses.BCE()):
     trained = dataclasses.replace(problem, loss=loss, decay=ufm.Decay(0.005, 0.005, 1e-6))

@@ -66,7 +66,7 @@ def orthogonal_frame(classes: int, dim: int, key: Array | None = None) -> Array:
     return jnp.eye(classes, dim) if key is None else orthonormal(key, classes, dim)
 
 
-def gram_distance(rows: Array, gram: Array) -> Array:
+def gram_distance(rows: Array, gram: Array | np.ndarray) -> Array:
     """Distance ``|| R R'/||R R'||_F - G/||G||_F ||_F`` of a configuration from a Gram matrix, up to scale."""
     mine = matmul(rows, rows.T)
     return jnp.linalg.norm(unit(mine) - unit(jnp.asarray(gram, rows.dtype)))

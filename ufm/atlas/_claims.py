@@ -11,7 +11,7 @@ from ufm.theory.closed_forms import Logits
 
 def strength(problem: Problem) -> float:
     """``mu = sqrt(n decay_W decay_H)`` of a balanced problem."""
-    return float(np.sqrt(problem.per_class * float(problem.decay.W) * float(problem.decay.H)))  # type: ignore[operator]
+    return float(np.sqrt(problem.counts[0] * float(problem.decay.W) * float(problem.decay.H)))
 
 
 def equivalent_decay_b(problem: Problem) -> float:

@@ -47,7 +47,7 @@ class Quantity:
         return difference / self.tolerance if np.isfinite(difference) else np.inf
 
 
-def quantity(name: str, predicted: float, measured: float, scale: float = 1e-7) -> Quantity:
+def quantity(name: str, predicted: Any, measured: Any, scale: float = 1e-7) -> Quantity:
     """A `Quantity` whose tolerance is ``scale * max(1, |predicted|)``."""
     predicted, measured = float(predicted), float(measured)
     return Quantity(name, predicted, measured, scale * max(1.0, abs(predicted)))

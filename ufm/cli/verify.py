@@ -38,6 +38,7 @@ VERIFY_OPTIONS = [
 @click.pass_context
 def command(
     context: click.Context,
+    /,
     paper: str | None,
     theorem: str | None,
     seed: int,

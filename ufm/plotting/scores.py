@@ -35,7 +35,9 @@ def scores_against(
         measured: ``positive``, ``negative`` and ``bias``, each (m,).
         predicted: the same keys over ``predicted_x`` (``x`` if not given).
         label: symbol and meaning of the hyper-parameter.
+        predicted_x: finer values of the hyper-parameter for the lines.
         boundary: marks where the regime changes.
+        title: of the figure.
     """
     x = np.asarray(x)
     with style():
@@ -60,6 +62,7 @@ def training(trajectory: Mapping[str, Any], every: int, predicted: Mapping[str, 
         trajectory: `Solution.trajectory` of a `Gradient` run.
         every: steps between records.
         predicted: limit of ``positive``, ``negative`` and ``bias``.
+        title: of the figure.
     """
     with style():
         figure, axes = plt.subplots(figsize=(6, 4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 
@@ -19,7 +20,7 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, GREY = (
 POSITIVE, NEGATIVE, BIAS = BLUE, VERMILION, GREEN
 """Colours of positive scores, negative scores and bias in every figure."""
 
-_SETTINGS = {
+_SETTINGS: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -36,6 +37,6 @@ _SETTINGS = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw inside ``with style():``; the caller's settings are left alone."""
+    """Settings of the figures drawn inside the context; the caller's settings are left alone."""
     with mpl.rc_context(_SETTINGS):
         yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,13 +14,13 @@ from jax import Array
 
 from ufm._base import InputError, nearest, require
 from ufm.problem import Params, Problem
-from ufm.solvers._core import Solution, Solver, Status, advance, default_tolerance, least_tolerance, run
+from ufm.solvers._core import Solution, Solver, Status, advance, least_tolerance, run, with_tolerance
 from ufm.solvers.gradient import Gradient
 from ufm.solvers.lbfgs import LBFGS
 from ufm.solvers.lifted import Lifted
 from ufm.solvers.newton import Newton
 
-NAMED: dict[str, Callable[..., Solver]] = {
+NAMED: dict[str, Callable[..., Any]] = {
     "newton": Newton,
     "lbfgs": LBFGS,
     "lifted": Lifted,
@@ -151,9 +150,7 @@ def resolve(solver: Solver | str | None, dtype: Any) -> Solver:
     whole = isinstance(solver.max_steps, (int, np.integer)) and solver.max_steps >= 0
     require(whole, "max_steps", solver.max_steps, "a whole number >= 0")
     if solver.tol is None:
-        tol = default_tolerance(dtype)
-        tol = 1e-3 * tol**0.5 if isinstance(solver, Lifted) else tol
-        return dataclasses.replace(solver, tol=tol)  # type: ignore[type-var]
+        return with_tolerance(solver, dtype)
     least = least_tolerance(dtype)
     never_stop = isinstance(solver, Gradient) and solver.tol == 0
     remedy = (

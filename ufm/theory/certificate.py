@@ -109,8 +109,10 @@ def _dual_bound(problem: Problem, params: Params) -> tuple[Array, Array, Array]:
     terms = 16.0 + jnp.sqrt(1.0 * (problem.classes + problem.columns))
     magnitude = jnp.sum(weights * (jnp.abs(conjugates) + pairing)) / N + jnp.abs(fixed_part)
     # A logit known to eps |z| leaves its gradient uncertain by the curvature times that.
-    curved = jax.vmap(lambda z, k: jax.jvp(lambda z: jax.grad(problem.loss)(z, k), (z,), (jnp.abs(z),))[1], (1, 0), 1)
-    spread = jnp.abs(U) + jnp.abs(curved(logits, labels))
+    _, curved = jax.vmap(lambda z, k: jax.jvp(lambda x: jax.grad(problem.loss)(x, k), (z,), (jnp.abs(z),)), (1, 0), 1)(
+        logits, labels
+    )
+    spread = jnp.abs(U) + jnp.abs(curved)
     noise = eps * terms * jnp.sum(matmul(spread, weights[:, None])) / N
 
     bias_part = jnp.zeros((), dtype)

@@ -70,7 +70,7 @@ class Reduction:
 
 def collapse_strength(problem: Problem) -> Array:
     """``mu = sqrt(n decay_W decay_H)``, the one number that controls collapse in a balanced problem."""
-    return jnp.sqrt(problem.per_class * jnp.asarray(problem.decay.W * problem.decay.H))
+    return jnp.sqrt(problem.counts[0] * jnp.asarray(problem.decay.W * problem.decay.H))
 
 
 def bias_stiffness(problem: Problem) -> Array:
