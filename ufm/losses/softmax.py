@@ -41,8 +41,8 @@ class CE(Loss):
     """Cross-entropy ``log sum_j e^{z_j} - z_k``.
 
     >>> import jax.numpy as jnp
-    >>> float(CE()(jnp.zeros(4), 0)) == float(jnp.log(4.0))
-    True
+    >>> round(float(CE()(jnp.zeros(4), 0)), 4)   # log 4
+    1.3863
     """
 
     name = "ce"

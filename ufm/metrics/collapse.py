@@ -135,7 +135,7 @@ def scores(W: Array, H: Array, labels: Array) -> dict[str, dict[str, Array]]:
 
     def summary(mask: Array) -> dict[str, Array]:
         return {
-            "mean": jnp.sum(jnp.where(mask, table, 0.0)) / jnp.sum(mask),
+            "mean": jnp.mean(table, where=mask),
             "min": jnp.min(jnp.where(mask, table, jnp.inf)),
             "max": jnp.max(jnp.where(mask, table, -jnp.inf)),
         }

@@ -94,7 +94,7 @@ def solve(
     >>> problem = ufm.Problem(classes=3, dim=4, per_class=5, loss=ufm.losses.CE(), decay=ufm.Decay(0.01, 0.01, 0.01))
     >>> solution = ufm.solve(problem)
     >>> solution.status_name, round(float(solution.value), 6)
-    ('converged', 0.335424)
+    ('converged', 0.213667)
     """
     solutions = multistart(
         problem,
