@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -171,7 +172,7 @@ class Scaled:
 def dot(a: Params, b: Params) -> Array:
     """Inner product over all leaves."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return sum((jnp.vdot(x, y, precision=jax.lax.Precision.HIGHEST) for x, y in pairs), start=jnp.zeros(()))
+    return functools.reduce(jnp.add, (jnp.vdot(x, y, precision=jax.lax.Precision.HIGHEST) for x, y in pairs))
 
 
 def norm(a: Params) -> Array:
