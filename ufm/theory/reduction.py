@@ -23,9 +23,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from ufm._base import pytree
+from ufm._base import is_traced, pytree
 from ufm.losses import Loss
 from ufm.problem import Problem
 
@@ -68,17 +69,22 @@ class Reduction:
     regime: Any
 
 
-def collapse_strength(problem: Problem) -> Array:
-    """``mu = sqrt(n decay_W decay_H)``, the one number that controls collapse in a balanced problem."""
-    return jnp.sqrt(problem.per_class * jnp.asarray(problem.decay.W * problem.decay.H))
+def collapse_strength(problem: Problem) -> Any:
+    """``mu = sqrt(n decay_W decay_H)``, the one number that controls collapse in a balanced problem.
+
+    In float64 from numbers, whatever JAX's default; in the dtype of the leaves under a transformation.
+    """
+    decay = problem.decay
+    xp: Any = jnp if is_traced(decay) else np
+    return xp.sqrt(float(problem.counts[0]) * xp.asarray(decay.W) * xp.asarray(decay.H))
 
 
-def bias_stiffness(problem: Problem) -> Array:
+def bias_stiffness(problem: Problem) -> Any:
     """``L``: the bias beta 1 costs ``L beta^2/2``. Infinite without a bias."""
-    decay = jnp.asarray(problem.decay.b)
+    factor = {"per_class": float(problem.classes), "unified": 1.0, "none": np.inf}[problem.bias]
     if problem.bias == "none":
-        return jnp.full_like(decay, jnp.inf)
-    return decay * problem.classes if problem.bias == "per_class" else decay
+        return factor + 0.0 * problem.decay.b
+    return factor * problem.decay.b
 
 
 def reduce(problem: Problem, *, centred: bool = False) -> Reduction:
@@ -88,12 +94,13 @@ def reduce(problem: Problem, *, centred: bool = False) -> Reduction:
         problem: balanced.
         centred: forbid the mean mode (c = 0), as dimension ``K - 1`` does.
     """
-    return reduce_scalar(*scalar_problem(problem), **static_part(problem, centred))
+    loss, *numbers = scalar_problem(problem)
+    return reduce_scalar(loss, *map(jnp.asarray, numbers), **static_part(problem, centred))
 
 
-def scalar_problem(problem: Problem) -> tuple[Loss, Array, Array, Array]:
+def scalar_problem(problem: Problem) -> tuple[Loss, float, Any, Any]:
     """The leaves of the scalar problem: loss, K, mu and L."""
-    return problem.loss, jnp.asarray(1.0 * problem.classes), collapse_strength(problem), bias_stiffness(problem)
+    return problem.loss, 1.0 * problem.classes, collapse_strength(problem), bias_stiffness(problem)
 
 
 def static_part(problem: Problem, centred: bool) -> dict[str, Any]:
