@@ -37,7 +37,6 @@ def name(index):
 @pytest.mark.parametrize("index", range(SHAPES), ids=name)
 def test_random_problems(index):
     rng, K, d, n, loss, bias = draw_shape(index)
-    below = []
     for draw in range(DRAWS):
         decay = Decay(*np.exp(rng.uniform(np.log(1e-4), np.log(0.3), 3)))
         problem = Problem(K, d, n, LOSSES[loss](rng), decay, bias)
@@ -53,11 +52,9 @@ def test_random_problems(index):
             assert certificate.gap <= 1e-10 * max(1.0, value), problem
             assert value == pytest.approx(found.value, rel=1e-9), problem
         else:
-            # d = K - 1 in the mean-shifted regime: no theorem; what must hold is the bound of the lift.
+            # d = K - 1 in the mean-shifted regime: no theorem, and points below the best ETF exist (see
+            # test_an_asymmetric_point_beats_the_etf); what must hold is the bound of the lift.
             assert value >= found.lower_bound * (1 - 1e-12)
-            below.append((value, found.value))
-    if below:
-        print(f"{name(index)}: d = K-1, mean-shifted: (solved, best ETF) = {below}")
 
 
 def test_the_draws_cover_every_case():
@@ -67,3 +64,17 @@ def test_the_draws_cover_every_case():
     assert any(s[1] == s[0] - 1 for s in shapes)
     assert any(s[1] >= s[0] for s in shapes)
     assert SHAPES * DRAWS >= 300
+
+
+def test_an_asymmetric_point_beats_the_etf():
+    """d = K - 1, mean-shifted: most starts end 2 % below the best centred ETF (draw 33 of an earlier seed)."""
+    decay = Decay(0.000177472339638774, 0.01450853376203792, 0.04126126373339258)
+    problem = Problem(6, 5, 17, losses.BCE(), decay, "unified")
+    found = minimizer(problem)
+    best = ufm.solve(problem, 3, starts=6)
+    assert not found.exact
+    assert found.value == pytest.approx(0.5153236949443664, rel=1e-12)
+    assert float(best.value) == pytest.approx(0.5059257892199175, rel=1e-10)
+    assert found.lower_bound == pytest.approx(0.45500696720233724, rel=1e-12)
+    logits = np.asarray(best.params.W @ best.params.H)[problem.labels, np.arange(problem.samples)]
+    assert np.ptp(logits) > 0.1  # the classes are no longer alike
