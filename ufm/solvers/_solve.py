@@ -200,5 +200,5 @@ def _solve_one(
         state = jax.block_until_ready(_advance(solver, problem, state, until))
         if time.perf_counter() - began < 0.25:
             chunk *= 2
-        progress(int(state.steps), float(getattr(state, "residual", np.nan)))
+        progress(int(state.steps), float(state.residual))
     return _finish(solver, problem, state)

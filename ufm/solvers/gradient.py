@@ -37,6 +37,7 @@ class GradientState:
     value: Any
     gradient: Params
     memory: Any
+    residual: Any
     trajectory: Any
     status: Any
     steps: Any
@@ -82,6 +83,7 @@ class Gradient:
             value=value,
             gradient=gradient,
             memory=self.optimizer.init(params),
+            residual=jnp.full_like(value, jnp.inf),
             trajectory=trajectory,
             status=jnp.where(finite, Status.RUNNING, Status.NONFINITE).astype(jnp.int32),
             steps=jnp.zeros((), jnp.int32),
@@ -95,7 +97,8 @@ class Gradient:
         gradient_norm = norm(Scaled.of(problem, point).gradient(gradient))
         finite = jnp.isfinite(value) & jnp.isfinite(gradient_norm)
         steps = state.steps + 1
-        status = jnp.where(residual(gradient_norm, value) <= self.tol, Status.CONVERGED, Status.RUNNING)
+        relative = residual(gradient_norm, value)
+        status = jnp.where(relative <= self.tol, Status.CONVERGED, Status.RUNNING)
         status = jnp.where(finite, status, Status.NONFINITE).astype(jnp.int32)
         trajectory = state.trajectory
         if self.record_every:
@@ -109,7 +112,7 @@ class Gradient:
         keep = (point, value, gradient)
         last = (state.point, state.value, state.gradient)
         point, value, gradient = choose(finite, keep, last)
-        return GradientState(point, value, gradient, memory, trajectory, status, steps)
+        return GradientState(point, value, gradient, memory, relative, trajectory, status, steps)
 
     def finish(self, problem: Problem, state: GradientState) -> Solution:
         """The last finite point."""

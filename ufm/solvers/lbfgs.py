@@ -33,6 +33,11 @@ class LBFGSState:
     steps: Any
     evaluations: Any
 
+    @property
+    def residual(self) -> Any:
+        """See `Solution`."""
+        return residual(self.best, optax.tree.get(self.memory, "value"))
+
 
 @dataclass(frozen=True)
 class LBFGS:

@@ -35,6 +35,11 @@ class NewtonState:
     steps: Any
     evaluations: Any
 
+    @property
+    def residual(self) -> Array:
+        """See `Solution`."""
+        return residual(self.gradient_norm, self.value)
+
 
 @dataclass(frozen=True)
 class Newton:

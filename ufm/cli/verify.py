@@ -1,0 +1,4 @@
+"""``ufm verify``."""
+import click
+@click.command("verify")
+def command(): "x"
