@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ufm import atlas, geometry, losses, metrics, solvers, theory
     from ufm._base import InputError
+    from ufm.measurement import Measurement, measure
     from ufm.problem import Decay, Params, Problem
     from ufm.solvers import Solution, Status, solve
 
@@ -23,16 +24,19 @@ _ROOMS = ("atlas", "geometry", "losses", "metrics", "plotting", "solvers", "theo
 _HOMES = {
     "Decay": "problem",
     "InputError": "_base",
+    "Measurement": "measurement",
     "Params": "problem",
     "Problem": "problem",
     "Solution": "solvers",
     "Status": "solvers",
+    "measure": "measurement",
     "solve": "solvers",
 }
 
 __all__ = [
     "Decay",
     "InputError",
+    "Measurement",
     "Params",
     "Problem",
     "Solution",
@@ -40,6 +44,7 @@ __all__ = [
     "atlas",
     "geometry",
     "losses",
+    "measure",
     "metrics",
     "solve",
     "solvers",

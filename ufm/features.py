@@ -57,19 +57,20 @@ def as_numpy(field: str, value: Any) -> Array:
         return _plain(field, value)
     for step in ("detach", "cpu"):  # a PyTorch tensor leaves its graph and its device first
         value = getattr(value, step, lambda value=value: value)()
-    with contextlib.suppress(TypeError, ValueError, RuntimeError, BufferError):
-        return _plain(field, np.asarray(value))
-    if hasattr(value, "__dlpack__"):
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):
+        require(hasattr(value, "__dlpack__"), field, type(value).__name__, "an array of numbers")
         import jax
 
-        return _plain(field, np.asarray(jax.dlpack.from_dlpack(value)))  # NumPy's own import knows no bfloat16
-    raise InputError(f"{field} = {type(value).__name__}: must be an array of numbers")
+        array = np.asarray(jax.dlpack.from_dlpack(value))  # NumPy itself knows no bfloat16
+    return _plain(field, array)
 
 
 def _plain(field: str, array: Array) -> Array:
     if array.dtype == np.dtype("V2"):  # how .npy stores bfloat16
         array = array.view(ml_dtypes.bfloat16)
-    numeric = array.dtype.kind in "fiu" or array.dtype.name.startswith(("bfloat16", "float8"))
+    numeric = array.dtype.kind in "fiu" or array.dtype == ml_dtypes.bfloat16
     require(numeric, f"{field}.dtype", str(array.dtype), "real numbers (no objects, strings, booleans or complex)")
     return array
 
@@ -99,7 +100,9 @@ def open_features(path: str | Path) -> Iterator[dict[str, Table]]:
     try:
         with _opener(path) as arrays:
             for name in ("features", "labels", "weight"):
-                require(name in arrays, f"arrays of {path.name}", sorted(arrays), f"features, labels, weight (no {name})")
+                require(
+                    name in arrays, f"arrays of {path.name}", sorted(arrays), f"features, labels, weight (no {name})"
+                )
             yield arrays
     except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, OSError) as error:
         raise InputError(f"path = {str(path)!r}: must be a whole, readable file ({error})") from None
@@ -138,7 +141,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> Table
     with archive.open(info) as stream:
         shape, fortran, dtype = _header(stream, name)
         promised = stream.tell() + int(np.prod(shape, dtype=object)) * dtype.itemsize
-    _plain(name, np.empty(0, dtype))
+    kind = _plain(name, np.empty(0, dtype)).dtype
     claim = f"{shape} of {dtype}"
     require(promised == info.file_size, name, claim, f"what its {info.file_size} bytes hold (the file is damaged)")
 
@@ -154,7 +157,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> Table
                 data = _exactly(stream, int(np.prod(part)) * dtype.itemsize, name)
                 yield _plain(name, np.frombuffer(data, dtype).reshape(part))
 
-    return Table(shape, dtype, read)
+    return Table(shape, kind, read)
 
 
 def _header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -198,7 +201,7 @@ def _tensor(file: Any, name: str) -> Table:
         if not shape:
             yield _plain(name, file.get_tensor(name))
         for start in range(0, shape[0] if shape else 0, rows):
-            yield _plain(name, part[start : start + rows])
+            yield _plain(name, part[start : min(start + rows, shape[0])])
 
     first = next(read(1), np.empty(0, np.float32))
     return Table(shape, first.dtype, read)

@@ -70,31 +70,38 @@ def collapse(W: Array, H: Array, labels: Array, b: Array | None = None) -> Colla
     >>> round(float(metrics.nc1), 6), round(float(metrics.nc2), 4), float(metrics.nc4)
     (0.0, 0.0, 0.0)
     """
-    classes = W.shape[0]
     labels = jnp.asarray(labels, jnp.int32)
-    means = class_means(H, labels, classes)
-    centred = means - jnp.mean(H, axis=1, keepdims=True)
+    means = class_means(H, labels, W.shape[0])
+    centre = jnp.mean(H, axis=1)
+    return Collapse(
+        nc1=within_over_between(H, labels, means, means - centre[:, None]),
+        nc4=jnp.mean((predicted_class(W, H, b) != nearest_mean(H, means)).astype(W.dtype)),
+        **configuration(W, means, centre),
+    )
+
+
+def configuration(W: Array, means: Array, centre: Array) -> dict[str, Array]:
+    """The metrics of `Collapse` that need no samples: of W (K, d), class means (d, K) and the global mean (d,)."""
+    classes = W.shape[0]
+    centred = means - centre[:, None]
     rows = W - jnp.mean(W, axis=0, keepdims=True)
     etf = jnp.asarray(centering(classes), W.dtype)
-    norms_w, cosines_w = _angles(rows)
     norms_h, cosines_h = _angles(centred.T)
+    _, cosines_w = _angles(rows)
     target = -1.0 / (classes - 1.0)
-    product = matmul(W, centred)
-    return Collapse(
-        nc1=within_over_between(H, labels, means, centred),
-        nc2=gram_distance(rows, etf),
-        nc2_uncentred=gram_distance(W, etf),
-        nc2_means=gram_distance(centred.T, etf),
-        nc2_means_uncentred=gram_distance(means.T, etf),
-        nc3=jnp.linalg.norm(_unit(product) - _unit(etf)),
-        nc4=jnp.mean((predicted_class(W, H, b) != nearest_mean(H, means)).astype(W.dtype)),
-        equinorm_classifier=_variation(jnp.linalg.norm(W, axis=1)),
-        equinorm_means=_variation(norms_h),
-        equiangular_classifier=jnp.std(cosines_w),
-        equiangular_means=jnp.std(cosines_h),
-        maximal_angle_classifier=jnp.mean(jnp.abs(cosines_w - target)),
-        maximal_angle_means=jnp.mean(jnp.abs(cosines_h - target)),
-    )
+    return {
+        "nc2": gram_distance(rows, etf),
+        "nc2_uncentred": gram_distance(W, etf),
+        "nc2_means": gram_distance(centred.T, etf),
+        "nc2_means_uncentred": gram_distance(means.T, etf),
+        "nc3": jnp.linalg.norm(_unit(matmul(W, centred)) - _unit(etf)),
+        "equinorm_classifier": _variation(jnp.linalg.norm(W, axis=1)),
+        "equinorm_means": _variation(norms_h),
+        "equiangular_classifier": jnp.std(cosines_w),
+        "equiangular_means": jnp.std(cosines_h),
+        "maximal_angle_classifier": jnp.mean(jnp.abs(cosines_w - target)),
+        "maximal_angle_means": jnp.mean(jnp.abs(cosines_h - target)),
+    }
 
 
 def within_over_between(H: Array, labels: Array, means: Array, centred: Array) -> Array:
@@ -102,7 +109,6 @@ def within_over_between(H: Array, labels: Array, means: Array, centred: Array) -
 
     ``S_B = C C'/K`` with the centred means C; its pseudo-inverse drops singular values below rounding.
     """
-    classes = means.shape[1]
     left, sizes, _ = jnp.linalg.svd(centred, full_matrices=False)
     eps = jnp.finfo(H.dtype).eps
     kept = sizes > max(centred.shape) * eps * jnp.max(sizes)

@@ -28,8 +28,8 @@ def unit_sums(features: npt.ArrayLike, labels: npt.ArrayLike, classes: int) -> A
     """
     H = np.asarray(features)
     H = H.astype(np.promote_types(H.dtype, np.float32), copy=False)
-    norm = np.linalg.norm(H, axis=0)
-    return class_sums(H / np.where(norm > 0, norm, 1.0), labels, classes)
+    norm = np.sqrt(np.sum(np.square(H, dtype=np.float64), axis=0))
+    return class_sums(H / np.where(norm > 0, norm, 1.0).astype(H.dtype), labels, classes)
 
 
 def class_sums(features: npt.ArrayLike, labels: npt.ArrayLike, classes: int) -> Array64:

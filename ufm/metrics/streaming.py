@@ -108,17 +108,17 @@ def statistics(
 
     sums, units, energy = np.zeros((K, d)), np.zeros((K, d)), 0.0
     score_ends, logit_ends, ranges = [], [], []
-    total = squares = 0.0
+    total = 0.0
     for H, k in _columns(blocks, labels, W):
+        with np.errstate(over="ignore", invalid="ignore"):
+            scores = W @ H
+        require(bool(np.isfinite(scores).all()), "scores", "overflow in weight @ features", f"finite in {W.dtype}")
         sums += class_sums(H, k, K)
         units += unit_sums(H, k, K)
         energy += float(np.sum(np.square(H, dtype=np.float64)))
-        scores = W @ H
-        require(bool(np.isfinite(scores).all()), "scores", "overflow in weight @ features", f"finite in {W.dtype}")
         score_ends.append(extremes(scores, k))
         logit_ends.append(score_ends[-1] if bias is None else extremes(scores + offset, k))
         total += float(np.sum(scores, dtype=np.float64))
-        squares += float(np.sum(np.square(scores, dtype=np.float64)))
         others = scores.copy()
         np.put_along_axis(others, k[None, :], np.inf, axis=0)
         ranges.append(float(others.min()))
@@ -126,9 +126,6 @@ def statistics(
     ends, logits = _joined(score_ends), _joined(logit_ends)
     positive = np.asarray(ends.positive, float)
     others_mean = (total - positive.sum()) / (N * (K - 1))
-    others_square = (squares - np.sum(positive**2)) / (N * (K - 1))
-    spread = float(np.sqrt(max(others_square - others_mean**2, 0.0)))
-
     means, centre = sums / counts[:, None], sums.sum(axis=0) / N
     low = min(min(ranges), float(positive.min()))
     high = max(float(np.max(ends.negative)), float(positive.max()))
@@ -137,7 +134,7 @@ def statistics(
     within = _within_over_between(centred).astype(W.dtype)
     half_norms = 0.5 * np.sum(centred**2, axis=1)[:, None].astype(W.dtype)
     centred, middle = centred.astype(W.dtype), centre[:, None].astype(W.dtype)
-    deviation, misplaced = 0.0, 0
+    deviation, spread, misplaced = 0.0, 0.0, 0
     own, everything = np.zeros((2, BINS), np.int64)
     for H, k in _columns(blocks, labels, W):
         H = H - middle
@@ -149,6 +146,9 @@ def statistics(
         bins = _bins(scores, edges)
         everything += np.bincount(bins.ravel(), minlength=BINS)
         own += np.bincount(np.take_along_axis(bins, k[None, :], axis=0)[0], minlength=BINS)
+        scores -= W.dtype.type(others_mean)
+        np.put_along_axis(scores, k[None, :], 0.0, axis=0)
+        spread += float(np.sum(np.square(scores, dtype=np.float64)))
         progress(H.shape[1])
     return Statistics(
         counts=counts,
@@ -159,7 +159,12 @@ def statistics(
         scores=ends,
         logits=logits,
         positive=Moments(float(positive.mean()), float(positive.std()), float(positive.min()), float(positive.max())),
-        negative=Moments(float(others_mean), spread, min(ranges), float(np.max(ends.negative))),
+        negative=Moments(
+            mean=float(others_mean),
+            std=float(np.sqrt(spread / (N * (K - 1)))),
+            min=min(ranges),
+            max=float(np.max(ends.negative)),
+        ),
         histograms=Histograms(edges, own, everything - own),
         nc1=deviation / N,
         nc4=misplaced / N,
@@ -172,7 +177,9 @@ def _columns(blocks: Blocks, labels: npt.NDArray[np.integer], W: npt.NDArray[Any
     for block in blocks():
         rows = len(block)
         fits = block.ndim == 2 and block.shape[1] == d and row + rows <= labels.size
-        require(fits, "features", f"a block {block.shape} after {row} rows", f"{labels.size} rows of {d} numbers in all")
+        require(
+            fits, "features", f"a block {block.shape} after {row} rows", f"{labels.size} rows of {d} numbers in all"
+        )
         H = block.astype(W.dtype, copy=False).T
         require(bool(np.isfinite(H).all()), "features", "NaN or inf", f"finite (rows {row}..{row + rows - 1})")
         yield H, labels[row : row + rows].astype(np.intp)

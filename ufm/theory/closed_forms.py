@@ -45,23 +45,25 @@ def focal_stationarity(gap: float, mu: float, classes: int, gamma: float) -> flo
     return (1.0 - pi) ** gamma * ((1.0 - pi) - gamma * pi * np.log(pi)) - (classes - 1) * mu
 
 
+def bce_bias_excess(beta: float, mu: float, classes: int, decay_b: float) -> float:
+    """``-logit((K-1) mu + decay_b beta) + (K-1) logit(mu - decay_b beta) - K beta``, decreasing in beta."""
+    t = decay_b * beta
+    return float(-logit((classes - 1) * mu + t) + (classes - 1) * logit(mu - t) - classes * beta)
+
+
 def bce_bias(mu: float, classes: int, decay_b: float) -> float:
     """Bias of the centred BCE minimiser: the root of Li et al. 2025, Thm 2.
 
-    With sigma(q) = mu - decay_b beta and sigma(-p) = (K-1) mu + decay_b beta it reads
-    ``-logit((K-1) mu + decay_b beta) + (K-1) logit(mu - decay_b beta) = K beta``, decreasing in beta.
+    With sigma(q) = mu - decay_b beta and sigma(-p) = (K-1) mu + decay_b beta it is the root of `bce_bias_excess`.
     """
     K = classes
-
-    def excess(beta: float) -> float:
-        return -logit((K - 1) * mu + decay_b * beta) + (K - 1) * logit(mu - decay_b * beta) - K * beta
-
     if decay_b == 0:
         return (-logit((K - 1) * mu) + (K - 1) * logit(mu)) / K
     low = max(-(K - 1) * mu, mu - 1.0) / decay_b
     high = min(mu, 1.0 - (K - 1) * mu) / decay_b
     margin = 1e-14 * (high - low)
-    return float(brentq(excess, low + margin, high - margin, xtol=1e-15, rtol=4 * np.finfo(float).eps))
+    ends = low + margin, high - margin
+    return float(brentq(bce_bias_excess, *ends, (mu, K, decay_b), xtol=1e-15, rtol=4 * np.finfo(float).eps))
 
 
 def bce_centred(mu: float, classes: int, decay_b: float) -> Logits:
@@ -87,9 +89,11 @@ def bce_mean_shifted(mu: float, classes: int, decay_b: float) -> Logits:
 def bce(mu: float, classes: int, decay_b: float) -> Logits:
     """BCE's minimiser for ``K mu < 1``: the centred one iff its ``decay_b |beta| <= mu``, else the mean-shifted."""
     if np.isfinite(decay_b):
-        centred = bce_centred(mu, classes, decay_b)
-        if decay_b * abs(centred.bias) <= mu:
-            return centred
+        # The centred bias is the root of a decreasing function: its sign at the border tells the regime, also
+        # where the root itself lies within rounding of the end of its range.
+        border = -mu / decay_b if decay_b > 0 else -np.inf
+        if classes == 2 or decay_b == 0 or bce_bias_excess(border, mu, classes, decay_b) >= 0:
+            return bce_centred(mu, classes, decay_b)
     elif classes == 2:
         # No bias and two classes: sigma(-p) + sigma(q) = 2 mu with p = -q, nothing to shift.
         p = -float(logit(mu))

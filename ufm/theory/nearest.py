@@ -74,8 +74,8 @@ class Nearest:
     loss: str
     regime: str
     mu: float
-    decay_W: float
-    decay_H: float
+    decay_W: float  # noqa: N815 - W and H are the papers' names
+    decay_H: float  # noqa: N815
     decay_b: float
     positive: float
     negative: float

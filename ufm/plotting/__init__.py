@@ -1,0 +1,1 @@
+"""Figures; thin, they draw what the other rooms return and hold no mathematics."""
