@@ -107,49 +107,53 @@ def statistics(
     counts = np.bincount(labels.astype(np.intp), minlength=K)
 
     sums, units, energy = np.zeros((K, d)), np.zeros((K, d)), 0.0
-    score_ends, logit_ends, ranges = [], [], []
-    total = 0.0
+    score_ends, logit_ends, least, winners = [], [], np.inf, []
     for H, k in _columns(blocks, labels, W):
         with np.errstate(over="ignore", invalid="ignore"):
             scores = W @ H
-        require(bool(np.isfinite(scores).all()), "scores", "overflow in weight @ features", f"finite in {W.dtype}")
+        least_here, ends = float(scores.min()), extremes(scores, k)
+        finite = np.isfinite(least_here) and np.isfinite(ends.positive).all() and np.isfinite(ends.negative).all()
+        require(bool(finite), "scores", "overflow in weight @ features", f"finite in {W.dtype}")
         sums += class_sums(H, k, K)
         units += unit_sums(H, k, K)
         energy += float(np.sum(np.square(H, dtype=np.float64)))
-        score_ends.append(extremes(scores, k))
-        logit_ends.append(score_ends[-1] if bias is None else extremes(scores + offset, k))
-        total += float(np.sum(scores, dtype=np.float64))
-        others = scores.copy()
-        np.put_along_axis(others, k[None, :], np.inf, axis=0)
-        ranges.append(float(others.min()))
+        score_ends.append(ends)
+        np.put_along_axis(scores, k[None, :], np.inf, axis=0)
+        least = min(least, float(scores.min()))
+        np.put_along_axis(scores, k[None, :], ends.positive[None, :], axis=0)
+        scores += offset
+        logit_ends.append(ends if bias is None else extremes(scores, k))
+        winners.append(_largest(scores, k))
         progress(H.shape[1])
-    ends, logits = _joined(score_ends), _joined(logit_ends)
+
+    ends, logits, predicted = _joined(score_ends), _joined(logit_ends), np.concatenate(winners)
     positive = np.asarray(ends.positive, float)
-    others_mean = (total - positive.sum()) / (N * (K - 1))
     means, centre = sums / counts[:, None], sums.sum(axis=0) / N
-    low = min(min(ranges), float(positive.min()))
+    others_mean = float(W.sum(axis=0, dtype=float) @ sums.sum(axis=0) - positive.sum()) / (N * (K - 1))
+    low = min(least, float(positive.min()))
     high = max(float(np.max(ends.negative)), float(positive.max()))
     edges = np.linspace(low, high if high > low else low + 1.0, BINS + 1)
     centred = means - centre
     within = _within_over_between(centred).astype(W.dtype)
     half_norms = 0.5 * np.sum(centred**2, axis=1)[:, None].astype(W.dtype)
     centred, middle = centred.astype(W.dtype), centre[:, None].astype(W.dtype)
-    deviation, spread, misplaced = 0.0, 0.0, 0
+    deviation, spread, misplaced, row = 0.0, 0.0, 0, 0
     own, everything = np.zeros((2, BINS), np.int64)
     for H, k in _columns(blocks, labels, W):
+        scores = W @ H
         H = H - middle
         deviation += float(np.sum(np.square(within @ (H - centred[k].T), dtype=np.float64)))
-        scores = W @ H + W @ middle
-        predicted = np.argmax(scores + offset, axis=0)
-        nearest = np.argmax(centred @ H - half_norms, axis=0)
-        misplaced += int(np.sum(predicted != nearest))
+        closeness = centred @ H
+        closeness -= half_norms
+        misplaced += int(np.sum(predicted[row : row + len(k)] != _largest(closeness, k)))
         bins = _bins(scores, edges)
         everything += np.bincount(bins.ravel(), minlength=BINS)
         own += np.bincount(np.take_along_axis(bins, k[None, :], axis=0)[0], minlength=BINS)
         scores -= W.dtype.type(others_mean)
         np.put_along_axis(scores, k[None, :], 0.0, axis=0)
-        spread += float(np.sum(np.square(scores, dtype=np.float64)))
-        progress(H.shape[1])
+        spread += float(np.sum(np.einsum("ji,ji->j", scores, scores), dtype=np.float64))
+        progress(len(k))
+        row += len(k)
     return Statistics(
         counts=counts,
         means=means,
@@ -160,9 +164,9 @@ def statistics(
         logits=logits,
         positive=Moments(float(positive.mean()), float(positive.std()), float(positive.min()), float(positive.max())),
         negative=Moments(
-            mean=float(others_mean),
+            mean=others_mean,
             std=float(np.sqrt(spread / (N * (K - 1)))),
-            min=min(ranges),
+            min=least,
             max=float(np.max(ends.negative)),
         ),
         histograms=Histograms(edges, own, everything - own),
@@ -198,8 +202,16 @@ def _within_over_between(centred: Array64) -> Array64:
     return (left[:, kept] / sizes[kept]).T
 
 
-def _bins(values: npt.NDArray[Any], edges: Array64) -> npt.NDArray[np.int32]:
+def _largest(columns: npt.NDArray[Any], guess: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Row of the largest entry of each column: searched for only where it is not the one at ``guess``."""
+    wrong = np.flatnonzero(np.take_along_axis(columns, guess[None, :], axis=0)[0] < columns.max(axis=0))
+    rows = guess.copy()
+    rows[wrong] = np.argmax(columns[:, wrong], axis=0)
+    return rows
+
+
+def _bins(values: npt.NDArray[Any], edges: Array64) -> npt.NDArray[np.intp]:
     """Index of each value's bin; all bins have one width, which makes this several times faster than a search."""
-    scale = BINS / (edges[-1] - edges[0])
-    bins = ((values - values.dtype.type(edges[0])) * values.dtype.type(scale)).astype(np.int32)
-    return np.clip(bins, 0, BINS - 1, out=bins)
+    scaled = values - values.dtype.type(edges[0])
+    scaled *= values.dtype.type(BINS / (edges[-1] - edges[0]))
+    return np.clip(scaled, 0, BINS - 1, out=scaled).astype(np.intp)
