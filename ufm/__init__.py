@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ufm.measurement import Measurement, measure
     from ufm.problem import Decay, Params, Problem
     from ufm.solvers import Solution, Status, solve
+    from ufm.spheres import NormalizedProblem
 
 __version__ = "0.1.0"
 
@@ -25,6 +26,7 @@ _HOMES = {
     "Decay": "problem",
     "InputError": "_base",
     "Measurement": "measurement",
+    "NormalizedProblem": "spheres",
     "Params": "problem",
     "Problem": "problem",
     "Solution": "solvers",
@@ -37,6 +39,7 @@ __all__ = [
     "Decay",
     "InputError",
     "Measurement",
+    "NormalizedProblem",
     "Params",
     "Problem",
     "Solution",

@@ -90,7 +90,7 @@ def uniform_accuracy(e: Extremes) -> Threshold:
     both ends are neighbouring floats no float lies between, and ``value`` is one of the ends.
 
     >>> import numpy as np
-    >>> t = uniform_accuracy(Extremes(np.array([3.0, 5.0, 1.0]), np.array([0.0, 2.0, -1.0])))
+    >>> t = uniform_accuracy(Extremes(np.array([3.0, 5.0, 0.5]), np.array([0.0, 2.0, -1.0])))
     >>> round(t.accuracy, 3), t.value
     (0.667, 2.5)
     """

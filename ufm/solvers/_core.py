@@ -14,6 +14,8 @@ certificate then sees is of the order of ``tol * 2 |f|``.
 from __future__ import annotations
 
 import enum
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -153,6 +155,18 @@ class Scaled:
         """The objective as a function of the scaled variables."""
         return self.problem.objective(self.outward(scaled))
 
+    def value_and_gradient(self, scaled: Params) -> tuple[Array, Params]:
+        """The objective and its gradient in the scaled variables."""
+        return jax.value_and_grad(self.objective)(scaled)
+
+    def hessian(self, scaled: Params) -> Callable[[Params], Params]:
+        """The Hessian there, as a map of directions."""
+        return jax.linearize(jax.grad(self.objective), scaled)[1]
+
+    def retract(self, scaled: Params, move: Params) -> Params:
+        """The point a ``move`` away."""
+        return axpy(1.0, move, scaled)
+
     def gradient(self, gradient: Params) -> Params:
         """Gradient in scaled variables, given the plain one."""
         return jax.tree.map(lambda g, s: g / s, gradient, self.scale)
@@ -162,10 +176,16 @@ class Scaled:
         return norm(jax.tree.map(lambda g, s: g * s, gradient, self.scale))
 
 
+@functools.singledispatch
+def coordinates(problem: Any, params: Params) -> Any:
+    """Coordinates that Newton works in, at points shaped like ``params``: scaled ones, or a manifold's."""
+    return Scaled.of(problem, params)
+
+
 def dot(a: Params, b: Params) -> Array:
     """Inner product over all leaves."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return sum((jnp.vdot(x, y, precision=jax.lax.Precision.HIGHEST) for x, y in pairs), start=jnp.zeros(()))
+    return functools.reduce(jnp.add, (jnp.vdot(x, y, precision=jax.lax.Precision.HIGHEST) for x, y in pairs))
 
 
 def norm(a: Params) -> Array:

@@ -20,6 +20,7 @@ from ufm.solvers.gradient import Gradient
 from ufm.solvers.lbfgs import LBFGS
 from ufm.solvers.lifted import Lifted
 from ufm.solvers.newton import Newton
+from ufm.spheres import NormalizedProblem
 
 NAMED: dict[str, Callable[..., Solver]] = {
     "newton": Newton,
@@ -60,7 +61,7 @@ def parse(text: str, **options: Any) -> Solver:
 
 
 def solve(
-    problem: Problem,
+    problem: Problem | NormalizedProblem,
     key: Array | int = 0,
     solver: Solver | str | None = None,
     init: Params | None = None,
@@ -111,7 +112,7 @@ def solve(
 
 
 def multistart(
-    problem: Problem,
+    problem: Problem | NormalizedProblem,
     key: Array | int = 0,
     solver: Solver | str | None = None,
     init: Params | None = None,
@@ -123,7 +124,8 @@ def multistart(
     progress: Callable[[int, float], None] | None = None,
 ) -> list[Solution]:
     """All solutions of `solve` from ``starts`` random starts, in order."""
-    require(isinstance(problem, Problem), "problem", type(problem).__name__, "a ufm.Problem")
+    normalized = isinstance(problem, NormalizedProblem)
+    require(normalized or isinstance(problem, Problem), "problem", type(problem).__name__, "a ufm.Problem")
     require(isinstance(starts, (int, np.integer)) and starts >= 1, "starts", starts, "a whole number >= 1")
     require(np.isfinite(scale) and scale >= 0, "scale", scale, "a finite number >= 0")
     require(bool(np.isfinite(bias_mean)), "bias_mean", bias_mean, "a finite number")
@@ -132,6 +134,7 @@ def multistart(
         key = jax.random.key(int(key))
     dtype = _float_dtype(dtype)
     solver = resolve(solver, dtype)
+    require(not normalized or isinstance(solver, Newton), "solver", solver, "newton for a normalised problem")
     if init is not None:
         require(starts == 1, "starts", starts, "1 when an initial point is given")
         points = [_checked(problem, init, dtype)]
@@ -174,7 +177,7 @@ def _float_dtype(dtype: Any) -> Any:
     return dtype
 
 
-def _checked(problem: Problem, init: Params, dtype: Any) -> Params:
+def _checked(problem: Problem | NormalizedProblem, init: Params, dtype: Any) -> Params:
     expected = jax.eval_shape(lambda: problem.init(jax.random.key(0)))
     for field in ("W", "H", "b"):
         given, wanted = getattr(init, field), getattr(expected, field)
@@ -187,7 +190,7 @@ def _checked(problem: Problem, init: Params, dtype: Any) -> Params:
 
 
 def _solve_one(
-    solver: Solver, problem: Problem, params: Params, progress: Callable[[int, float], None] | None
+    solver: Solver, problem: Problem | NormalizedProblem, params: Params, progress: Callable[[int, float], None] | None
 ) -> Solution:
     if progress is None:
         return _run(solver, problem, params)

@@ -18,7 +18,7 @@ from jax import Array
 
 from ufm._base import pytree
 from ufm.problem import Params, Problem
-from ufm.solvers._core import Scaled, Solution, Status, axpy, choose, dot, norm, residual
+from ufm.solvers._core import Solution, Status, axpy, choose, coordinates, dot, norm, residual
 
 
 @pytree()
@@ -60,7 +60,7 @@ class Newton:
 
     def start(self, problem: Problem, params: Params) -> NewtonState:
         """State before ``params`` is evaluated; the first iteration does that with a move of zero."""
-        point = Scaled.of(problem, params).inward(params)
+        point = coordinates(problem, params).inward(params)
         dtype = params.H.dtype
         return NewtonState(
             point=point,
@@ -75,9 +75,9 @@ class Newton:
 
     def step(self, problem: Problem, state: NewtonState) -> NewtonState:
         """One trust-region iteration."""
-        scaled = Scaled.of(problem, state.point)
+        scaled = coordinates(problem, state.point)
         first = state.steps < 0
-        _, hvp = jax.linearize(jax.grad(scaled.objective), state.point)
+        hvp = scaled.hessian(state.point)
         # Beyond a tenth of the stopping rule, or the rounding of the gradient, lie only the noise and
         # the rotations that leave f unchanged; iterating there would follow them.
         floor = jnp.maximum(0.1 * self.tol, 4.0 * jnp.finfo(state.radius.dtype).eps)
@@ -86,8 +86,8 @@ class Newton:
         move, length, predicted, products, on_boundary = steihaug(
             hvp, state.gradient, state.gradient_norm, state.radius, target, self.max_cg
         )
-        trial = axpy(1.0, move, state.point)
-        value, gradient = jax.value_and_grad(scaled.objective)(trial)
+        trial = scaled.retract(state.point, move)
+        value, gradient = scaled.value_and_gradient(trial)
         gradient_norm = norm(gradient)
 
         eps = jnp.finfo(value.dtype).eps
@@ -128,7 +128,7 @@ class Newton:
 
     def finish(self, problem: Problem, state: NewtonState) -> Solution:
         """The state in plain variables."""
-        scaled = Scaled.of(problem, state.point)
+        scaled = coordinates(problem, state.point)
         running = state.status == Status.RUNNING
         return Solution(
             params=scaled.outward(state.point),

@@ -77,7 +77,7 @@ def _batched(certificate: Certificate) -> bool:
 
 def _certify(problem: Problem, params: Params) -> Certificate:
     value = problem.objective(params)
-    point = params if params.b is None else _polish_bias(problem, params)
+    point = params if params.b is None else polish_bias(problem, params)
     bound, scale, rounding = _dual_bound(problem, point)
     return Certificate(bound, value - bound, value, scale, rounding + jnp.finfo(value.dtype).eps * jnp.abs(value))
 
@@ -137,7 +137,7 @@ def _operator_norm(A: Array) -> Array:
     return jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(gram)[-1], jnp.finfo(A.dtype).tiny))
 
 
-def _polish_bias(problem: Problem, params: Params) -> Params:
+def polish_bias(problem: Problem, params: Params) -> Params:
     """The point with its bias replaced by the minimiser at fixed scores (Newton-CG).
 
     A dual point may come from any primal one. Without decay it must balance exactly, ``U m = 0``, which
