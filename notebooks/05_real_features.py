@@ -1,17 +1,10 @@
 # ---
 # jupyter:
 #   jupytext:
-#     formats: ipynb,py:percent
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#   kernelspec:
-#     display_name: Python 3
-#     name: python3
+#     text_representation: {extension: .py, format_name: percent}
 # ---
-
 # %% [markdown]
-# # A real network beside the unconstrained feature model
+# # 5. A real network beside the unconstrained feature model
 #
 # A small network on scikit-learn's handwritten digits, CE and BCE, trained into the terminal phase with decay on
 # the classifier and on the *features*, as in the model (and none on the layers below). Then the model's minimum is
@@ -19,12 +12,16 @@
 # below has a prediction that was not fitted to anything.
 #
 # Three losses: CE and BCE with a free bias, and BCE with so strong a decay of the bias that the model's minimiser
-# is no longer a centred simplex ETF: its features share a mean. Three seeds, two initial biases each.
+# is no longer a centred simplex ETF: its features share a mean. Three seeds, two initial biases each. Needs
+# scikit-learn (`pip install ufm[examples]`) for the data; about a minute on two cores.
 
 # %%
+import jax
+
+jax.config.update("jax_enable_x64", True)  # for the theory; the network trains in float32
+
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
@@ -35,7 +32,7 @@ import ufm
 from ufm.metrics import uniform
 
 K, n, d, width = 10, 30, 16, 64
-decay_W = decay_H = 5e-3
+DECAY = 5e-3  # of classifier and features
 SETTINGS = {"CE": ("ce", 0.0), "BCE": ("bce", 0.0), "BCE, decayed bias": ("bce", 0.5)}
 SEEDS, INITIAL_BIASES = (0, 1, 2), (0.0, 4.0)
 EPOCHS, RECORDS = 4000, 40  # full batch: one step an epoch
@@ -78,13 +75,13 @@ def objective(net, is_bce, decay_b):
     H = features(net, X)
     logits = H @ net["W"].T + net["b"][None, :]
     ce, bce = (jnp.mean(jax.vmap(loss)(logits, y)) for loss in (ufm.losses.CE(), ufm.losses.BCE()))
-    decays = decay_W * jnp.sum(net["W"] ** 2) + decay_H * jnp.sum(H**2) + decay_b * jnp.sum(net["b"] ** 2)
+    decays = DECAY * (jnp.sum(net["W"] ** 2) + jnp.sum(H**2)) + decay_b * jnp.sum(net["b"] ** 2)
     return jnp.where(is_bce, bce, ce) + 0.5 * decays
 
 
 optimizer = optax.partition(
     {"adam": optax.adam(optax.cosine_decay_schedule(1e-2, EPOCHS)), "sgd": optax.sgd(0.2, momentum=0.9)},
-    lambda net: {k: jax.tree.map(lambda _: "sgd" if k == "b" else "adam", v) for k, v in net.items()},
+    {"layers": "adam", "W": "adam", "b": "sgd"},
 )
 
 
@@ -123,7 +120,7 @@ nets, (values, H, W, b) = jax.jit(jax.vmap(train))(
 # %%
 predicted = {}
 for name, (loss, decay_b) in SETTINGS.items():
-    decay = ufm.Decay(decay_W, decay_H, decay_b)
+    decay = ufm.Decay(DECAY, DECAY, decay_b)
     predicted[name] = ufm.theory.minimizer(ufm.Problem(K, d, n, loss=ufm.losses.parse(loss), decay=decay))
 
 rows = []
@@ -166,7 +163,8 @@ for r, (name, seed, bias) in enumerate(runs):
 SHOWN = ["excess", "positive", "negative", "bias", "decay_W", "nc1", "nc2", "test sample-wise", "test uniform"]
 print(f"{'loss':18s} seed  b(0)" + "".join(f"{key:>17s}" for key in SHOWN))
 for row in rows:
-    print(f"{row['loss']:18s} {row['seed']:4d} {row['initial bias']:5g}" + "".join(f"{row[key]:17.5g}" for key in SHOWN))
+    numbers = "".join(f"{row[key]:17.5g}" for key in SHOWN)
+    print(f"{row['loss']:18s} {row['seed']:4d} {row['initial bias']:5g}{numbers}")
 for name, theory in predicted.items():
     row = next(row for row in rows if row["loss"] == name)
     print(
@@ -216,5 +214,24 @@ for i, key in enumerate(("test sample-wise", "test uniform", "test at bias")):
         ax.plot(np.full(len(accuracy), i + 0.2 * (j - 1)), accuracy, "o", color=colours[name], alpha=0.7)
 ax.set_xticks(range(3), ("sample-wise", "uniform\nbest threshold", "uniform\nlearned bias"))
 ax.set_title("accuracy on held-out digits")
-place = Path(__file__).parent if "__file__" in globals() else Path.cwd()
-figure.savefig(place / "05_real_features.png", dpi=110)
+Path("figures").mkdir(exist_ok=True)
+figure.savefig("figures/05_real_features.png", dpi=110)
+
+# %% [markdown]
+# ## What is found
+#
+# As the papers say:
+# - All runs reach uniform accuracy 1 on the training data and the model's scores, to three digits or better; the
+#   decays that `ufm.measure` infers from features and classifier alone are those of the training.
+# - CE's mean bias stays where it started, 0 or 4, and its features do not notice (solid and dashed lines coincide).
+# - BCE's bias goes to the model's value from either start, and it is close to the best threshold for digits never
+#   seen; CE's is not a threshold at all.
+#
+# Beyond them: with a strongly decayed bias BCE's minimiser is not a centred ETF. The network goes to the shifted
+# one that `ufm.theory` predicts.
+#
+# Against them, on these data and with this little of them:
+# - BCE with a free bias has no higher uniform or sample-wise accuracy on held-out digits than CE; with the decayed
+#   bias it is level or slightly ahead, and the seeds differ by as much as the losses. Only at the *learned* bias
+#   does BCE win clearly, as CE learns none.
+# - BCE does not collapse sooner than CE. From a bad initial bias it collapses much later, while CE does not care.

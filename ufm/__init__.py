@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ufm import atlas, geometry, losses, metrics, solvers, theory
     from ufm._base import InputError
+    from ufm.atlas import verify
     from ufm.measurement import Measurement, measure
     from ufm.problem import Decay, Params, Problem
     from ufm.solvers import Solution, Status, solve
@@ -33,6 +34,7 @@ _HOMES = {
     "Status": "solvers",
     "measure": "measurement",
     "solve": "solvers",
+    "verify": "atlas",
 }
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "solve",
     "solvers",
     "theory",
+    "verify",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -198,18 +199,24 @@ class Problem:
 
         ``bias_mean`` shifts the bias. ``dtype`` defaults to JAX's own default float.
         """
-        dtype = jnp.zeros(()).dtype if dtype is None else dtype
-        key_w, key_h, key_b = jax.random.split(key, 3)
-        spread = scale / self.dim**0.5
-        W = spread * jax.random.normal(key_w, (self.classes, self.dim), dtype)
-        H = spread * jax.random.normal(key_h, (self.dim, self.columns), dtype)
-        if self.classifier is not None:
-            W = jnp.asarray(self.classifier, dtype)
-        shapes = {"per_class": (self.classes,), "unified": ()}
-        b = None
-        if self.bias != "none":
-            b = bias_mean + 0.1 * scale * jax.random.normal(key_b, shapes[self.bias], dtype)
-        return Params(W, H, b)
+        dtype = jnp.zeros(()).dtype if dtype is None else jnp.dtype(dtype)
+        return _random_start(self, key, scale, bias_mean, dtype)
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _random_start(problem: Problem, key: Array, scale: Array, bias_mean: Array, dtype: Any) -> Params:
+    K, d, columns = problem.classes, problem.dim, problem.columns
+    biases = {"per_class": (K,), "unified": (), "none": None}[problem.bias]
+    sizes = np.cumsum([K * d, d * columns, 0 if biases is None else max(1, *biases, 1)])
+    # One draw for all: a random program per array would triple the compilation.
+    draw = jax.random.normal(key, (sizes[-1],), dtype)
+    W, H, b = jnp.split(draw, sizes[:2])
+    spread = jnp.asarray(scale / d**0.5, dtype)
+    return Params(
+        spread * W.reshape(K, d) if problem.classifier is None else jnp.asarray(problem.classifier, dtype),
+        spread * H.reshape(d, columns),
+        None if biases is None else jnp.asarray(bias_mean, dtype) + jnp.asarray(0.1 * scale, dtype) * b.reshape(biases),
+    )
 
 
 def _require_whole(field: str, value: Any, least: int) -> None:

@@ -11,7 +11,7 @@ from ufm.theory.closed_forms import Logits
 
 def strength(problem: Problem) -> float:
     """``mu = sqrt(n decay_W decay_H)`` of a balanced problem."""
-    return float(np.sqrt(problem.per_class * float(problem.decay.W) * float(problem.decay.H)))  # type: ignore[operator]
+    return float(np.sqrt(problem.counts[0] * float(problem.decay.W) * float(problem.decay.H)))
 
 
 def equivalent_decay_b(problem: Problem) -> float:
@@ -50,7 +50,9 @@ def symmetric_logits(problem: Problem, evidence: Evidence, predicted: Logits) ->
 
 def etf_geometry(problem: Problem, evidence: Evidence, *, centred: bool = True) -> list[Quantity]:
     """Collapse to a simplex ETF; ``centred`` claims too that classifier and means have no common part."""
-    names = ["nc1", "nc2", "nc2_means", "nc3"] if not centred else ["nc1", "nc2_uncentred", "nc2_means_uncentred", "nc3"]
+    names = (
+        ["nc1", "nc2", "nc2_means", "nc3"] if not centred else ["nc1", "nc2_uncentred", "nc2_means_uncentred", "nc3"]
+    )
     return [quantity(name.upper(), 0.0, float(getattr(evidence.collapse, name)), 1e-6) for name in names]
 
 

@@ -47,7 +47,7 @@ class Quantity:
         return difference / self.tolerance if np.isfinite(difference) else np.inf
 
 
-def quantity(name: str, predicted: float, measured: float, scale: float = 1e-7) -> Quantity:
+def quantity(name: str, predicted: Any, measured: Any, scale: float = 1e-7) -> Quantity:
     """A `Quantity` whose tolerance is ``scale * max(1, |predicted|)``."""
     predicted, measured = float(predicted), float(measured)
     return Quantity(name, predicted, measured, scale * max(1.0, abs(predicted)))
@@ -172,8 +172,10 @@ class Finding:
 
     @property
     def as_recorded(self) -> bool:
-        """Whether the verdict is the recorded one (or none is recorded)."""
-        return self.recorded is None or self.verdict == self.recorded
+        """Whether the verdict is the recorded one; where none is, a theorem on record as true must not fail."""
+        if self.recorded is None:
+            return self.verdict != Verdict.REFUTED or self.theorem.recorded == Verdict.REFUTED
+        return self.verdict == self.recorded
 
 
 def check(
@@ -204,12 +206,14 @@ def check(
     lower = [q for q in wrong if q.name == "minimum" and q.measured < q.predicted]
     if lower:
         return finding(quantities, gap, Verdict.REFUTED, reason=f"a point lies below the claimed minimum: {named}")
-    return finding(quantities, gap, Verdict.INCONCLUSIVE, reason=f"certified gap {gap:.1e} only" + (f"; {named}" if wrong else ""))
+    return finding(
+        quantities, gap, Verdict.INCONCLUSIVE, reason=f"certified gap {gap:.1e} only" + (f"; {named}" if wrong else "")
+    )
 
 
 @dataclass(frozen=True)
 class Report:
-    """Findings of a run of checks."""
+    """Findings of a run of checks, and in ``meta`` what they were made with."""
 
     findings: Sequence[Finding]
     meta: dict[str, Any] = field(default_factory=dict)
@@ -219,6 +223,15 @@ class Report:
         """Whether every verdict is the recorded one."""
         return all(f.as_recorded for f in self.findings)
 
+    @property
+    def summary(self) -> str:
+        """One line: how many verdicts of each kind, and how many differ from the record."""
+        counts = {v: sum(f.verdict == v for f in self.findings) for v in Verdict}
+        parts = [f"{n} {verdict}" for verdict, n in counts.items() if n]
+        differing = sum(not f.as_recorded for f in self.findings)
+        record = "all as recorded" if not differing else f"{differing} NOT as recorded"
+        return f"{len(self.findings)} checks: {', '.join(parts)}; {record}"
+
     def __str__(self) -> str:
-        lines = [f"{f.verdict:<20} {f.theorem.id:<28} {f.reason}".rstrip() for f in self.findings]
-        return "\n".join(lines)
+        lines = [f"{f.verdict:<20} {f.theorem.id:<24} {f.reason}".rstrip() for f in self.findings]
+        return "\n".join([*lines, self.summary])

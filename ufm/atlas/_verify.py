@@ -51,8 +51,15 @@ def standard_suite() -> list[Case]:
         Case(li2025.THEOREM_1, ce, holds),
         Case(zhou2022.FOCAL, focal, holds),
         Case(zhou2022.LABEL_SMOOTHING, smooth, holds),
-        Case(zhou2022.LABEL_SMOOTHING, with_decay(smooth, Decay(0.0088, 0.0088, 5e-4)), holds, "just below the threshold"),
-        Case(zhou2022.LABEL_SMOOTHING_ZERO, with_decay(smooth, Decay(0.0092, 0.0092, 5e-4)), holds, "just above the threshold"),
+        Case(
+            zhou2022.LABEL_SMOOTHING, with_decay(smooth, Decay(0.0088, 0.0088, 5e-4)), holds, "just below the threshold"
+        ),
+        Case(
+            zhou2022.LABEL_SMOOTHING_ZERO,
+            with_decay(smooth, Decay(0.0092, 0.0092, 5e-4)),
+            holds,
+            "just above the threshold",
+        ),
         Case(mse.WITH_BIAS, with_decay(squares, Decay(5e-4, 5e-4, 0.0)), holds),
         Case(mse.NO_BIAS, dataclasses.replace(squares, bias="none"), holds),
         Case(mse.DECAYED_BIAS, squares, holds, "bias decayed lightly: ETF"),
@@ -118,9 +125,7 @@ def _chosen(paper: str | None, theorem: str | None) -> dict[str, Theorem]:
     return {t.id: t for t in groups if theorem is None or t.id == theorem}
 
 
-def _run(
-    cases: list[Case], seed: int, starts: int, progress: Callable[[int, int], None] | None
-) -> list[Finding]:
+def _run(cases: list[Case], seed: int, starts: int, progress: Callable[[int, int], None] | None) -> list[Finding]:
     """Check the cases, one solve per problem, two problems at a time: compilation leaves a core idle."""
     groups: dict[int, list[int]] = {}
     keys: list[Any] = []

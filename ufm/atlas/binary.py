@@ -45,7 +45,7 @@ def _equivalence(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
 EQUIVALENCE = Theorem(
     id="binary/equivalence",
     source="classical; theory of this package",
-    statement="Two-class CE equals one-neuron logistic loss with w = w_1 - w_2, b = b_1 - b_2 and halved decays of w and b.",
+    statement="Two-class CE equals one-neuron logistic loss with w = w_1 - w_2, b = b_1 - b_2 and their decays halved.",
     formula="CE(decay_W, decay_H, decay_b) = logistic(decay_W/2, decay_H, decay_b/2)",
     hypotheses="CE, K = 2, bias per class or none",
     inside=lambda p: isinstance(p.loss, CE) and p.classes == 2 and p.classifier is None and p.bias != "unified",

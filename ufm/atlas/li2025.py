@@ -59,7 +59,7 @@ def _corrected(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     centred = predicted.shift == 0
     quantities = symmetric_logits(problem, evidence, predicted) + etf_geometry(problem, evidence, centred=centred)
     mean = np.asarray(evidence.solution.params.W).sum(axis=0)
-    r = np.sqrt(problem.per_class * float(problem.decay.H) / float(problem.decay.W))  # type: ignore[operator]
+    r = np.sqrt(problem.counts[0] * float(problem.decay.H) / float(problem.decay.W))
     # The mean mode c puts sqrt(|c| r / K) into every row: ||sum w_k||^2 = K r |c|.
     size = problem.classes * r * abs(predicted.shift)
     return [*quantities, quantity("||sum of w_k||^2", size, float(mean @ mean), 1e-6)]
@@ -68,7 +68,7 @@ def _corrected(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
 THEOREM_2_CORRECTED = Theorem(
     id="li2025/2-corrected",
     source=f"{PAPER}, Thm 2, corrected (this package)",
-    statement="BCE's minimiser is the centred ETF iff decay_b |b| <= mu; beyond, classifier and means share a mean mode.",
+    statement="BCE's minimiser is the centred ETF iff decay_b |b| <= mu; beyond, all w_k share a mean vector.",
     formula="beyond: b = -mu/decay_b, sigma(q) = 2 mu, sigma(-p) = (K-2) mu",
     hypotheses="BCE, balanced, d >= K, K mu < 1, any bias mode",
     inside=lambda p: _bce(p, 0) and _separates(p),
@@ -87,9 +87,7 @@ BCE_ZERO = Theorem(
     statement="Above the threshold of cross-entropy the minimiser of BCE too is W = H = 0.",
     formula="zero if K mu >= 1 and decay_b |b| <= mu for the bias of W = H = 0",
     hypotheses="BCE, balanced, d >= K-1, K mu >= 1, decay_b |b| <= mu",
-    inside=lambda p: (
-        _bce(p) and p.bias != "none" and not _separates(p) and _bias_force_at_zero(p) <= strength(p)
-    ),
+    inside=lambda p: _bce(p) and p.bias != "none" and not _separates(p) and _bias_force_at_zero(p) <= strength(p),
     claim=_bce_threshold,
 )
 
@@ -103,7 +101,7 @@ def _scores_from_norm(problem: Problem, evidence: Evidence) -> list[Quantity]:
     """Scores from the measured rho = ||W||^2 alone, as the papers write them."""
     W = np.asarray(evidence.solution.params.W)
     K = problem.classes
-    positive = float(np.sqrt(float(problem.decay.W) / (problem.per_class * float(problem.decay.H)))) * (W**2).sum() / K
+    positive = float(np.sqrt(float(problem.decay.W) / (problem.counts[0] * float(problem.decay.H)))) * (W**2).sum() / K
     found = evidence.scores
     return [
         quantity("positive score", positive, found["positive"]["mean"]),
@@ -125,7 +123,9 @@ def _bias_law(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
         end = solve(problem, init=start, solver=solver)
         kept = (1.0 - STEP * float(problem.decay.b)) ** STEPS
         predicted = float(np.mean(start.b)) * kept
-        quantities.append(quantity(f"mean bias after {STEPS} steps from {mean:g}", predicted, float(np.mean(end.params.b)), 1e-10))
+        quantities.append(
+            quantity(f"mean bias after {STEPS} steps from {mean:g}", predicted, float(np.mean(end.params.b)), 1e-10)
+        )
     return quantities
 
 

@@ -34,6 +34,9 @@ def main() -> None:
     except click.exceptions.Abort:
         click.echo("ufm: interrupted", err=True)
         sys.exit(130)
+    except MemoryError as error:
+        click.echo(f"ufm: out of memory ({error}); --features per_class needs memory for K features only", err=True)
+        sys.exit(2)
     except OSError as error:
         click.echo(f"ufm: {error}", err=True)
         sys.exit(2)

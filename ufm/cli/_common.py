@@ -15,7 +15,9 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 PROBLEM_OPTIONS = [
-    click.option("--loss", default="bce", show_default=True, help="ce, bce, focal:gamma=3, ls:alpha=0.1, mse:kappa=1,beta=15"),
+    click.option(
+        "--loss", default="bce", show_default=True, help="ce, bce, focal:gamma=3, ls:alpha=0.1, mse:kappa=1,beta=15"
+    ),
     click.option("--classes", type=int, default=10, show_default=True, help="K"),
     click.option("--dim", type=int, default=64, show_default=True, help="feature dimension d"),
     click.option("--per-class", default="100", show_default=True, help="samples per class: n, or n_1,...,n_K"),
@@ -23,13 +25,25 @@ PROBLEM_OPTIONS = [
     click.option("--decay-h", type=float, default=5e-4, show_default=True, help="decay of the features, > 0"),
     click.option("--decay-b", type=float, default=5e-4, show_default=True, help="decay of the bias, >= 0"),
     click.option("--bias", default="per_class", show_default=True, help="per_class, unified or none"),
-    click.option("--features", default="per_sample", show_default=True, help="per_sample or per_class (exact, cost independent of n)"),
-    click.option("--classifier", type=click.Path(exists=True, dir_okay=False), help="fixed classifier: a .npy file (K, d)"),
+    click.option(
+        "--features",
+        default="per_sample",
+        show_default=True,
+        help="per_sample or per_class (exact, cost independent of n)",
+    ),
+    click.option(
+        "--classifier", type=click.Path(exists=True, dir_okay=False), help="fixed classifier: a .npy file (K, d)"
+    ),
 ]
 SOLVER_OPTIONS = [
     click.option("--seed", type=int, default=0, show_default=True, help="of the random start"),
     click.option("--starts", type=int, default=1, show_default=True, help="random starts; the best is shown"),
-    click.option("--solver", default="newton", show_default=True, help="newton, lbfgs, lifted, sgd:lr=0.1,momentum=0.9, adam:lr=1e-3, adamw"),
+    click.option(
+        "--solver",
+        default="newton",
+        show_default=True,
+        help="newton, lbfgs, lifted, sgd:lr=0.1,momentum=0.9, adam:lr=1e-3, adamw",
+    ),
     click.option("--tol", type=float, help="bound on the relative scaled gradient  [default: 1e-12]"),
     click.option("--max-steps", type=int, help="iterations allowed"),
     click.option("--init-scale", type=float, default=1.0, show_default=True, help="scale of the random start"),
@@ -121,8 +135,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
     if hasattr(value, "tolist"):
-        value = value.tolist()
-        return plain(value) if isinstance(value, list) else plain(value)
+        return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
@@ -140,7 +153,7 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     from rich.table import Table
 
     terminal = sys.stdout.isatty()
-    console = Console(width=None if terminal else 180)
+    console = Console(width=None if terminal else 200)
     grid = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         grid.add_row(*row)

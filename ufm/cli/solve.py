@@ -109,7 +109,9 @@ def show(report: dict[str, Any]) -> None:
     def number(x: Any, form: str = ".12g") -> str:
         return format(float(x), form)
 
-    regime = "no closed form" if closed is None else closed["regime"] + ("" if closed["exact"] else " (not proven: d = K-1)")
+    regime = (
+        "no closed form" if closed is None else closed["regime"] + ("" if closed["exact"] else " (not proven: d = K-1)")
+    )
     rows = [
         ["value", number(report["value"]), "" if closed is None else number(closed["value"])],
         ["regime", "", regime],
@@ -125,7 +127,11 @@ def show(report: dict[str, Any]) -> None:
         ["gradient norm", number(report["grad_norm"], ".1e"), ""],
         ["status", f"{report['status']} after {int(report['steps'])} steps", ""],
         ["certified lower bound", number(certificate["lower_bound"]), ""],
-        ["certified gap", number(certificate["gap"], ".1e"), f"rounding allowance {number(certificate['rounding'], '.0e')}"],
+        [
+            "certified gap",
+            number(certificate["gap"], ".1e"),
+            f"rounding allowance {number(certificate['rounding'], '.0e')}",
+        ],
     ]
     if "starts" in report:
         values = report["starts"]

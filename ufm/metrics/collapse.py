@@ -10,10 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ufm._base import matmul, pytree
-from ufm.geometry import centering, gram_distance
+from ufm.geometry import centering, gram_distance, unit
 
 
 @pytree()
@@ -86,21 +87,23 @@ def configuration(W: Array, means: Array, centre: Array) -> dict[str, Array]:
     centred = means - centre[:, None]
     rows = W - jnp.mean(W, axis=0, keepdims=True)
     etf = jnp.asarray(centering(classes), W.dtype)
-    norms_h, cosines_h = _angles(centred.T)
-    _, cosines_w = _angles(rows)
-    target = -1.0 / (classes - 1.0)
+    nc2, nc2_means, nc2_uncentred, nc2_means_uncentred = jax.vmap(lambda x: gram_distance(x, etf))(
+        jnp.stack([rows, centred.T, W, means.T])
+    )
+    equinorm = jax.vmap(_norm_variation)(jnp.stack([W, centred.T]))
+    equiangular, maximal_angle = jax.vmap(_angles)(jnp.stack([rows, centred.T]))
     return {
-        "nc2": gram_distance(rows, etf),
-        "nc2_uncentred": gram_distance(W, etf),
-        "nc2_means": gram_distance(centred.T, etf),
-        "nc2_means_uncentred": gram_distance(means.T, etf),
-        "nc3": jnp.linalg.norm(_unit(matmul(W, centred)) - _unit(etf)),
-        "equinorm_classifier": _variation(jnp.linalg.norm(W, axis=1)),
-        "equinorm_means": _variation(norms_h),
-        "equiangular_classifier": jnp.std(cosines_w),
-        "equiangular_means": jnp.std(cosines_h),
-        "maximal_angle_classifier": jnp.mean(jnp.abs(cosines_w - target)),
-        "maximal_angle_means": jnp.mean(jnp.abs(cosines_h - target)),
+        "nc2": nc2,
+        "nc2_uncentred": nc2_uncentred,
+        "nc2_means": nc2_means,
+        "nc2_means_uncentred": nc2_means_uncentred,
+        "nc3": jnp.linalg.norm(unit(matmul(W, centred)) - unit(etf)),
+        "equinorm_classifier": equinorm[0],
+        "equinorm_means": equinorm[1],
+        "equiangular_classifier": equiangular[0],
+        "equiangular_means": equiangular[1],
+        "maximal_angle_classifier": maximal_angle[0],
+        "maximal_angle_means": maximal_angle[1],
     }
 
 
@@ -140,7 +143,7 @@ def scores(W: Array, H: Array, labels: Array) -> dict[str, dict[str, Array]]:
 
     def summary(mask: Array) -> dict[str, Array]:
         return {
-            "mean": jnp.sum(jnp.where(mask, table, 0.0)) / jnp.sum(mask),
+            "mean": jnp.mean(table, where=mask),
             "min": jnp.min(jnp.where(mask, table, jnp.inf)),
             "max": jnp.max(jnp.where(mask, table, -jnp.inf)),
         }
@@ -148,19 +151,21 @@ def scores(W: Array, H: Array, labels: Array) -> dict[str, dict[str, Array]]:
     return {"positive": summary(true), "negative": summary(~true)}
 
 
-def _unit(x: Array) -> Array:
-    size = jnp.linalg.norm(x)
-    return x / jnp.where(size > 0, size, 1.0)
-
-
-def _variation(norms: Array) -> Array:
+def _norm_variation(rows: Array) -> Array:
+    """Std over mean of the norms of rows."""
+    norms = jnp.linalg.norm(rows, axis=1)
     mean = jnp.mean(norms)
     return jnp.std(norms) / jnp.where(mean > 0, mean, 1.0)
 
 
 def _angles(rows: Array) -> tuple[Array, Array]:
-    """Norms of rows and the cosines of all pairs of different rows."""
-    norms = jnp.linalg.norm(rows, axis=1)
-    unit = rows / jnp.where(norms > 0, norms, 1.0)[:, None]
-    i, j = jnp.triu_indices(rows.shape[0], 1)
-    return norms, matmul(unit, unit.T)[i, j]
+    """Std of the cosines of all pairs of different rows, and their mean distance from ``-1/(K-1)``."""
+    classes = rows.shape[0]
+    norms = jnp.linalg.norm(rows, axis=1, keepdims=True)
+    cosines = matmul(rows, rows.T) / jnp.where(norms > 0, norms, 1.0) / jnp.where(norms > 0, norms, 1.0).T
+    off_diagonal = ~np.eye(classes, dtype=bool)
+    pairs = classes * (classes - 1.0)
+    mean = jnp.sum(cosines, where=off_diagonal) / pairs
+    spread = jnp.sqrt(jnp.sum((cosines - mean) ** 2, where=off_diagonal) / pairs)
+    distance = jnp.sum(jnp.abs(cosines + 1.0 / (classes - 1.0)), where=off_diagonal) / pairs
+    return spread, distance

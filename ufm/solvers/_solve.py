@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,14 +14,14 @@ from jax import Array
 
 from ufm._base import InputError, nearest, require
 from ufm.problem import Params, Problem
-from ufm.solvers._core import Solution, Solver, Status, advance, default_tolerance, least_tolerance, run
+from ufm.solvers._core import Solution, Solver, Status, advance, least_tolerance, run, with_tolerance
 from ufm.solvers.gradient import Gradient
 from ufm.solvers.lbfgs import LBFGS
 from ufm.solvers.lifted import Lifted
 from ufm.solvers.newton import Newton
 from ufm.spheres import NormalizedProblem
 
-NAMED: dict[str, Callable[..., Solver]] = {
+NAMED: dict[str, Callable[..., Any]] = {
     "newton": Newton,
     "lbfgs": LBFGS,
     "lifted": Lifted,
@@ -57,6 +56,8 @@ def parse(text: str, **options: Any) -> Solver:
             options[key] = float(value)
         except ValueError:
             raise InputError(f"{key} = {value!r}: must be a number") from None
+        inside = 0 < options[key] < np.inf if key == "lr" else 0 <= options[key] < 1
+        require(inside, key, options[key], "a finite number > 0" if key == "lr" else "in [0, 1)")
     return NAMED[name](**{k: v for k, v in options.items() if v is not None})
 
 
@@ -94,7 +95,7 @@ def solve(
     >>> problem = ufm.Problem(classes=3, dim=4, per_class=5, loss=ufm.losses.CE(), decay=ufm.Decay(0.01, 0.01, 0.01))
     >>> solution = ufm.solve(problem)
     >>> solution.status_name, round(float(solution.value), 6)
-    ('converged', 0.335424)
+    ('converged', 0.213667)
     """
     solutions = multistart(
         problem,
@@ -149,10 +150,10 @@ def resolve(solver: Solver | str | None, dtype: Any) -> Solver:
     if solver is None or isinstance(solver, str):
         solver = parse(solver or "newton")
     require(hasattr(solver, "step"), "solver", solver, "a solver of ufm.solvers or its name")
+    whole = isinstance(solver.max_steps, (int, np.integer)) and solver.max_steps >= 0
+    require(whole, "max_steps", solver.max_steps, "a whole number >= 0")
     if solver.tol is None:
-        tol = default_tolerance(dtype)
-        tol = 1e-3 * tol**0.5 if isinstance(solver, Lifted) else tol
-        return dataclasses.replace(solver, tol=tol)  # type: ignore[type-var]
+        return with_tolerance(solver, dtype)
     least = least_tolerance(dtype)
     never_stop = isinstance(solver, Gradient) and solver.tol == 0
     remedy = (
@@ -162,7 +163,6 @@ def resolve(solver: Solver | str | None, dtype: Any) -> Solver:
     )
     allowed = f"at least {least:.1e} in {jnp.dtype(dtype).name}{remedy}"
     require(never_stop or (np.isfinite(solver.tol) and solver.tol >= least), "tol", solver.tol, allowed)
-    require(solver.max_steps >= 0, "max_steps", solver.max_steps, "a whole number >= 0")
     return solver
 
 
@@ -185,7 +185,8 @@ def _checked(problem: Problem | NormalizedProblem, init: Params, dtype: Any) -> 
         require((given is None) == absent, f"init.{field}", given, "None" if absent else f"an array {wanted.shape}")
         if not absent:
             require(np.shape(given) == wanted.shape, f"init.{field}.shape", np.shape(given), f"{wanted.shape}")
-    W = init.W if problem.classifier is None else problem.classifier
+    fixed = None if isinstance(problem, NormalizedProblem) else problem.classifier
+    W = init.W if fixed is None else fixed
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), Params(W, init.H, init.b))
 
 

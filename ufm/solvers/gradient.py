@@ -13,7 +13,7 @@ from jax import Array
 
 from ufm._base import pytree
 from ufm.problem import Params, Problem
-from ufm.solvers._core import Scaled, Solution, Status, choose, norm, residual
+from ufm.solvers._core import TOLERANCES, Scaled, Solution, Status, choose, norm, reached, residual
 
 
 def bias_and_scores(problem: Problem, params: Params) -> dict[str, Array]:
@@ -65,6 +65,7 @@ class Gradient:
     max_steps: int = 10_000
     record_every: int = 0
     record: Callable[[Problem, Params], dict[str, Array]] = bias_and_scores
+    tolerances = TOLERANCES
 
     def _measure(self, problem: Problem, point: Params, value: Array, gradient: Params) -> dict[str, Array]:
         return {"value": value, "grad_norm": norm(gradient), **self.record(problem, point)}
@@ -98,7 +99,7 @@ class Gradient:
         finite = jnp.isfinite(value) & jnp.isfinite(gradient_norm)
         steps = state.steps + 1
         relative = residual(gradient_norm, value)
-        status = jnp.where(relative <= self.tol, Status.CONVERGED, Status.RUNNING)
+        status = jnp.where(reached(relative, self.tol), Status.CONVERGED, Status.RUNNING)
         status = jnp.where(finite, status, Status.NONFINITE).astype(jnp.int32)
         trajectory = state.trajectory
         if self.record_every:

@@ -18,7 +18,7 @@ from jax import Array
 
 from ufm._base import pytree
 from ufm.problem import Params, Problem
-from ufm.solvers._core import Solution, Status, axpy, choose, coordinates, dot, norm, residual
+from ufm.solvers._core import TOLERANCES, Solution, Status, axpy, choose, coordinates, dot, norm, reached, residual
 
 
 @pytree()
@@ -57,6 +57,7 @@ class Newton:
     tol: float | None = None
     max_steps: int = 500
     max_cg: int = 200
+    tolerances = TOLERANCES
 
     def start(self, problem: Problem, params: Params) -> NewtonState:
         """State before ``params`` is evaluated; the first iteration does that with a move of zero."""
@@ -80,7 +81,7 @@ class Newton:
         hvp = scaled.hessian(state.point)
         # Beyond a tenth of the stopping rule, or the rounding of the gradient, lie only the noise and
         # the rotations that leave f unchanged; iterating there would follow them.
-        floor = jnp.maximum(0.1 * self.tol, 4.0 * jnp.finfo(state.radius.dtype).eps)
+        floor = jnp.maximum(0.1 * (self.tol or 0.0), 4.0 * jnp.finfo(state.radius.dtype).eps)
         forcing = state.gradient_norm * jnp.minimum(0.1, jnp.sqrt(state.gradient_norm))
         target = jnp.maximum(forcing, floor * jnp.sqrt(2.0 * jnp.abs(state.value)))
         move, length, predicted, products, on_boundary = steihaug(
@@ -111,7 +112,7 @@ class Newton:
         )
         stalled = ~first & ~accept & (blind | (length <= eps * state.radius))
         status = jnp.where(stalled, Status.STALLED, Status.RUNNING)
-        status = jnp.where(residual(gradient_norm, value) <= self.tol, Status.CONVERGED, status)
+        status = jnp.where(reached(residual(gradient_norm, value), self.tol), Status.CONVERGED, status)
         # Later, a trial outside the finite range of the loss is only a step too long.
         broken = ~finite & (first | (length <= eps * state.radius))
         status = jnp.where(broken, Status.NONFINITE, status)
