@@ -167,10 +167,22 @@ def test_command_line(arrays, truth, tmp_path):
     assert found["nearest"]["ce"]["decay_b"] is None
     assert figure.read_bytes()[:4] == b"\x89PNG"
 
-    both = run("--compare", path, path)
-    assert both.returncode == 0, both.stderr
-    assert both.stdout.count("net.npz") == 2
-    assert "uniform accuracy" in both.stdout
+
+def test_two_networks_side_by_side(arrays, tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    from ufm.cli import commands
+
+    monkeypatch.setattr("ufm.cli.measure.use_jax", lambda: None)
+    path = str(save(tmp_path / "net.npz", arrays, "npz"))
+    both = CliRunner().invoke(commands, ["measure", "--compare", path, path])
+    assert both.exit_code == 0, both.output
+    assert both.output.count("net.npz") == 2
+    assert "uniform accuracy" in both.output
+    found = json.loads(CliRunner().invoke(commands, ["measure", "--json", "--compare", path, path]).stdout)
+    assert [report["path"] for report in found["compare"]] == [path, path]
+    one = CliRunner().invoke(commands, ["measure", path, path])
+    assert isinstance(one.exception, InputError)
 
 
 def test_command_line_says_what_is_wrong(arrays, tmp_path):

@@ -60,8 +60,8 @@ def test_gradient_and_hessian_against_differences_along_the_sphere():
 
 
 CASES = [
-    ("bce", "unified", 0.0, 2.0, "etf"),
-    ("bce", "unified", 0.5, 4.0, "mean-shifted"),
+    pytest.param("bce", "unified", 0.0, 2.0, "etf", marks=pytest.mark.slow),
+    pytest.param("bce", "unified", 0.5, 4.0, "mean-shifted", marks=pytest.mark.slow),
     ("bce", "per_class", 0.0, 4.0, "etf"),
     ("bce", "per_class", 0.1, 2.0, "etf"),
     ("bce", "per_class", 0.5, 4.0, "mean-shifted"),
@@ -95,8 +95,8 @@ def test_solves_reach_the_closed_form_and_are_certified(loss, bias, decay_b, gam
 def test_naive_is_flat_over_all_classifiers_that_sum_to_zero():
     problem = normalized(Naive(), "none", gamma=3.0)
     exact = spheres.naive(3.0, K).value
-    solution = ufm.solve(problem)
-    assert float(solution.value) == pytest.approx(exact, abs=1e-10)
+    U = ufm.geometry.simplex_etf(K, D)
+    assert float(problem.objective(ufm.Params(U, U.T[:, problem.problem.labels]))) == pytest.approx(exact, abs=1e-12)
     # Two pairs of opposite vectors: no ETF, and just as good.
     pairs = jnp.eye(2, D)[jnp.array([0, 0, 1, 1])] * jnp.array([1.0, -1.0, 1.0, -1.0])[:, None]
     flat = ufm.Params(pairs, pairs.T[:, problem.problem.labels])
@@ -126,12 +126,28 @@ def test_certificate_never_exceeds_the_minimum():
     assert certify_normalized(problem, wrong).gap > 0.1
 
 
+@pytest.mark.slow
 def test_imbalanced_classes_are_certified_too():
     problem = normalized(CE(), "per_class", 0.1, 4.0, per_class=(5, 3, 1, 1))
     solution = ufm.solve(problem)
     assert abs(certify_normalized(problem, solution.params).gap) < 1e-11
 
 
+@pytest.mark.slow
+def test_naive_is_solved():
+    problem = normalized(Naive(), "none", gamma=3.0)
+    assert float(ufm.solve(problem).value) == pytest.approx(spheres.naive(3.0, K).value, abs=1e-10)
+
+
+def test_a_unified_bias_is_k_biases_with_a_kth_of_the_decay():
+    one, many = normalized(BCE(), "unified", 0.4), normalized(BCE(), "per_class", 0.4 / K)
+    point = one.init(jax.random.key(0), bias_mean=-1.0)
+    spread = ufm.Params(point.W, point.H, jnp.full(K, point.b))
+    assert float(one.objective(point)) == pytest.approx(float(many.objective(spread)), rel=1e-14)
+    assert float(bias_stiffness(one.problem)) == pytest.approx(float(bias_stiffness(many.problem)))
+
+
+@pytest.mark.slow
 def test_float32_solve_under_x64():
     problem = normalized(BCE(), "per_class", 0.1, 2.0)
     single = ufm.solve(problem, dtype="float32")
