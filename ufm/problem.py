@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -200,23 +201,24 @@ class Problem:
         ``bias_mean`` shifts the bias. ``dtype`` defaults to JAX's own default float.
         """
         dtype = jnp.zeros(()).dtype if dtype is None else jnp.dtype(dtype)
-        return _random_start(self, key, scale, bias_mean, dtype)
+        biases = {"per_class": (self.classes,), "unified": (), "none": None}[self.bias]
+        W, H, b = _random_start(key, scale, bias_mean, (self.classes, self.dim, self.columns, biases), dtype)
+        return Params(W if self.classifier is None else jnp.asarray(self.classifier, dtype), H, b)
 
 
-@functools.partial(jax.jit, static_argnums=4)
-def _random_start(problem: Problem, key: Array, scale: Array, bias_mean: Array, dtype: Any) -> Params:
-    K, d, columns = problem.classes, problem.dim, problem.columns
-    biases = {"per_class": (K,), "unified": (), "none": None}[problem.bias]
-    sizes = np.cumsum([K * d, d * columns, 0 if biases is None else max(1, *biases, 1)])
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _random_start(
+    key: Array, scale: Array, bias_mean: Array, sizes: tuple[int, int, int, tuple[int, ...] | None], dtype: Any
+) -> tuple[Array, Array, Array | None]:
+    K, d, columns, biases = sizes
     # One draw for all: a random program per array would triple the compilation.
-    draw = jax.random.normal(key, (sizes[-1],), dtype)
-    W, H, b = jnp.split(draw, sizes[:2])
+    draw = jax.random.normal(key, (K * d + d * columns + K,), dtype)
+    W, H, b = jnp.split(draw, [K * d, K * d + d * columns])
     spread = jnp.asarray(scale / d**0.5, dtype)
-    return Params(
-        spread * W.reshape(K, d) if problem.classifier is None else jnp.asarray(problem.classifier, dtype),
-        spread * H.reshape(d, columns),
-        None if biases is None else jnp.asarray(bias_mean, dtype) + jnp.asarray(0.1 * scale, dtype) * b.reshape(biases),
-    )
+    bias = None
+    if biases is not None:
+        bias = jnp.asarray(bias_mean, dtype) + jnp.asarray(0.1 * scale, dtype) * b[: math.prod(biases)].reshape(biases)
+    return spread * W.reshape(K, d), spread * H.reshape(d, columns), bias
 
 
 def _require_whole(field: str, value: Any, least: int) -> None:

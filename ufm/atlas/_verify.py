@@ -71,7 +71,6 @@ def standard_suite() -> list[Case]:
         Case(li2025.THEOREM_2_CORRECTED, counterexample, holds, "mean-shifted"),
         Case(li2025.THEOREM_2_CORRECTED, dataclasses.replace(hundred, loss=BCE()), holds, "mean-shifted"),
         Case(li2025.THEOREM_2_CORRECTED, dataclasses.replace(small, bias="unified"), holds, "unified bias"),
-        Case(li2025.THEOREM_2_CORRECTED, dataclasses.replace(small, bias="none"), holds, "no bias"),
         Case(li2025.BCE_ZERO, with_decay(ten, above), holds, "just above the threshold"),
         Case(li2025.THEOREM_2_CORRECTED, with_decay(ten, below), holds, "just below the threshold"),
         Case(li2025.CE_BIAS_LAW, dataclasses.replace(small, loss=CE()), holds),

@@ -10,20 +10,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ufm.measurement import Measurement
+from ufm.plotting.style import BIAS, GREY, NEGATIVE, POSITIVE, style
 
-POSITIVE, NEGATIVE, BIAS, THRESHOLD = "tab:blue", "tab:orange", "black", "tab:red"
 DRAWN_BINS = 128
 
 
 def sheet(networks: Mapping[str, Measurement]) -> Figure:
     """One row per network; the two histograms are each normalised, as in the papers' figures."""
-    figure = Figure(figsize=(13.0, 3.4 * len(networks)), layout="constrained")
-    rows = figure.subplots(len(networks), 3, squeeze=False, width_ratios=(2.0, 1.2, 1.2))
-    for axes, (name, network) in zip(rows, networks.items(), strict=True):
-        score_histograms(axes[0], network)
-        axes[0].set_title(f"{name}: uniform accuracy {network.uniform:.3f}, sample-wise {network.sample_wise:.3f}")
-        collapse_bars(axes[1], network)
-        nearest_models(axes[2], network)
+    with style():
+        figure = Figure(figsize=(13.0, 3.4 * len(networks)))
+        rows = figure.subplots(len(networks), 3, squeeze=False, width_ratios=(2.0, 1.2, 1.2))
+        for axes, (name, network) in zip(rows, networks.items(), strict=True):
+            score_histograms(axes[0], network)
+            accuracies = f"uniform accuracy {network.uniform:.3f}, sample-wise {network.sample_wise:.3f}"
+            axes[0].set_title(f"{name}: {accuracies}")
+            collapse_bars(axes[1], network)
+            nearest_models(axes[2], network)
     return figure
 
 
@@ -39,21 +41,21 @@ def score_histograms(axes: Axes, network: Measurement) -> None:
         axes.stairs(coarse / (coarse.sum() * np.diff(edges)), edges, fill=True, alpha=0.55, color=colour, label=label)
     if network.bias is not None:
         learned = -network.bias
-        axes.axvline(float(learned.mean()), color=BIAS, label="minus bias (mean, range)")
-        axes.axvspan(float(learned.min()), float(learned.max()), color=BIAS, alpha=0.12, linewidth=0)
+        axes.axvline(float(learned.mean()), color=BIAS, linewidth=2, label="minus bias (mean, range)")
+        axes.axvspan(float(learned.min()), float(learned.max()), color=BIAS, alpha=0.15, linewidth=0)
     if np.isfinite(network.threshold.value):
-        axes.axvline(network.threshold.value, color=THRESHOLD, linestyle="--", label="best threshold t*")
-    axes.set_xlabel("unbiased score w'h")
+        axes.axvline(network.threshold.value, color="black", linestyle="--", label="best threshold t*")
+    axes.set_xlabel("unbiased score  $w_j^\\top h$")
     axes.set_ylabel("density")
     axes.set_ylim(top=1.45 * axes.get_ylim()[1])
-    axes.legend(fontsize="small", ncols=2, loc="upper left")
+    axes.legend(fontsize="small", ncols=2, loc="upper left", frameon=True, framealpha=0.9, edgecolor="none")
 
 
 def collapse_bars(axes: Axes, network: Measurement) -> None:
     """NC1-NC4 on a logarithmic axis; a zero has no bar."""
     names = ("nc1", "nc2", "nc2_means", "nc3", "nc4")
     values = [float(getattr(network.collapse, name)) for name in names]
-    axes.bar([name.upper().replace("_", "\n") for name in names], np.maximum(values, 1e-16), color="tab:gray")
+    axes.bar([name.upper().replace("_", "\n") for name in names], np.maximum(values, 1e-16), color=GREY)
     axes.set_yscale("log")
     shown = [v for v in values if v > 1e-16]
     axes.set_ylim(min(shown, default=1e-2) / 10.0, 10.0 * max(shown, default=1.0))
