@@ -43,7 +43,7 @@ def parse(text: str, **options: Any) -> Solver:
     """Read a solver from ``name`` or ``name:lr=...``; ``options`` (tol, max_steps) that are None are left out.
 
     >>> parse("newton", tol=1e-10)
-    Newton(tol=1e-10, max_steps=500, max_cg=200)
+    Newton(tol=1e-10, max_steps=5000, max_cg=200, anneal=True)
     """
     name, _, rest = text.partition(":")
     require(name in NAMED, "solver", name, nearest(name, NAMED))

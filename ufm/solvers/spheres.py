@@ -42,6 +42,14 @@ class Spheres:
         """Unit rows and columns."""
         return Params(point.W / self.rows, point.H / self.columns, point.b)
 
+    def inflated(self, factor: Array) -> Spheres:
+        """Norms are fixed here: there is no decay to inflate."""
+        return self
+
+    def first_inflation(self) -> Array:
+        """One; see `inflated`."""
+        return jnp.ones((), self.rows.dtype)
+
     def objective(self, point: Params) -> Array:
         """The objective as a function of the point."""
         return self.problem.objective(self.outward(point))
