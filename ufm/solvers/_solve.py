@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from ufm._base import InputError, nearest, require
+from ufm._base import read_call, require
 from ufm.problem import Params, Problem
 from ufm.solvers._core import Solution, Solver, Status, advance, least_tolerance, run, with_tolerance
 from ufm.solvers.gradient import Gradient
@@ -31,7 +31,11 @@ NAMED: dict[str, Callable[..., Any]] = {
 }
 """Solvers that a command line or a spec can name; ``lr`` and ``momentum`` go after a colon."""
 
-OPTIONS = {"sgd": ("lr", "momentum"), "adam": ("lr",), "adamw": ("lr", "decay")}
+OPTIONS: dict[str, tuple[str, ...]] = dict.fromkeys(NAMED, ()) | {
+    "sgd": ("lr", "momentum"),
+    "adam": ("lr",),
+    "adamw": ("lr", "decay"),
+}
 
 _run = jax.jit(run, static_argnums=0)
 _start = jax.jit(lambda solver, problem, params: solver.start(problem.astype(params.H.dtype), params), static_argnums=0)
@@ -45,19 +49,11 @@ def parse(text: str, **options: Any) -> Solver:
     >>> parse("newton", tol=1e-10)
     Newton(tol=1e-10, max_steps=5000, max_cg=200, anneal=True)
     """
-    name, _, rest = text.partition(":")
-    require(name in NAMED, "solver", name, nearest(name, NAMED))
-    known = OPTIONS.get(name, ())
-    for item in filter(None, rest.split(",")):
-        key, _, value = item.partition("=")
-        allowed = nearest(key, known) if known else f"absent: {name} takes none here"
-        require(key in known, f"option of solver {name}", key, allowed)
-        try:
-            options[key] = float(value)
-        except ValueError:
-            raise InputError(f"{key} = {value!r}: must be a number") from None
-        inside = 0 < options[key] < np.inf if key == "lr" else 0 <= options[key] < 1
-        require(inside, key, options[key], "a finite number > 0" if key == "lr" else "in [0, 1)")
+    name, values = read_call(text, "solver", OPTIONS)
+    for key, value in values.items():
+        inside = 0 < value < np.inf if key == "lr" else 0 <= value < 1
+        require(inside, key, value, "a finite number > 0" if key == "lr" else "in [0, 1)")
+    options |= values
     return NAMED[name](**{k: v for k, v in options.items() if v is not None})
 
 
