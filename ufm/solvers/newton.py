@@ -22,7 +22,19 @@ from jax import Array
 
 from ufm._base import pytree
 from ufm.problem import Params, Problem
-from ufm.solvers._core import TOLERANCES, Scaled, Solution, Status, axpy, choose, dot, norm, reached, residual
+from ufm.solvers._core import (
+    TOLERANCES,
+    Solution,
+    Status,
+    axpy,
+    choose,
+    coordinates,
+    dot,
+    half_square,
+    norm,
+    reached,
+    residual,
+)
 
 
 @pytree()
@@ -68,15 +80,15 @@ class Newton:
 
     def start(self, problem: Problem, params: Params) -> NewtonState:
         """State before ``params`` is evaluated; the first iteration does that with a move of zero."""
-        point = Scaled.of(problem, params).inward(params)
-        dtype = params.H.dtype
+        space = coordinates(problem, params)
+        point, dtype = space.inward(params), params.H.dtype
         return NewtonState(
             point=point,
             value=jnp.asarray(jnp.inf, dtype),
             gradient=jax.tree.map(jnp.zeros_like, point),
             gradient_norm=jnp.zeros((), dtype),
             radius=norm(point),
-            inflation=_first_inflation(problem, dtype) if self.anneal else jnp.ones((), dtype),
+            inflation=space.first_inflation() if self.anneal else jnp.ones((), dtype),
             status=jnp.asarray(Status.RUNNING, jnp.int32),
             steps=jnp.asarray(-1, jnp.int32),
             evaluations=jnp.zeros((), jnp.int32),
@@ -84,13 +96,9 @@ class Newton:
 
     def step(self, problem: Problem, state: NewtonState) -> NewtonState:
         """One trust-region iteration."""
-        scaled = Scaled.of(problem, state.point)
+        scaled = coordinates(problem, state.point).inflated(state.inflation)
         first = state.steps < 0
-
-        def objective(point: Params) -> Array:
-            return scaled.objective(point) + (state.inflation - 1.0) * half_square(point)
-
-        _, hvp = jax.linearize(jax.grad(objective), state.point)
+        hvp = scaled.hessian(state.point)
         # Beyond a tenth of the stopping rule, or the rounding of the gradient, lie only the noise and
         # the rotations that leave f unchanged; iterating there would follow them.
         floor = jnp.maximum(0.1 * (self.tol or 0.0), 4.0 * jnp.finfo(state.radius.dtype).eps)
@@ -99,8 +107,8 @@ class Newton:
         move, length, predicted, products, on_boundary = steihaug(
             hvp, state.gradient, state.gradient_norm, state.radius, target, self.max_cg
         )
-        trial = axpy(1.0, move, state.point)
-        value, gradient = jax.value_and_grad(objective)(trial)
+        trial = scaled.retract(state.point, move)
+        value, gradient = scaled.value_and_gradient(trial)
         gradient_norm = norm(gradient)
 
         eps = jnp.finfo(value.dtype).eps
@@ -155,7 +163,7 @@ class Newton:
 
     def finish(self, problem: Problem, state: NewtonState) -> Solution:
         """The state in plain variables."""
-        scaled = Scaled.of(problem, state.point)
+        scaled = coordinates(problem, state.point)
         running = state.status == Status.RUNNING
         return Solution(
             params=scaled.outward(state.point),
@@ -167,22 +175,6 @@ class Newton:
             evaluations=state.evaluations,
             trajectory={},
         )
-
-
-def half_square(point: Params) -> Array:
-    """``(||W||^2 + ||H||^2)/2``: in scaled variables, what the decays of W and H cost."""
-    return 0.5 * (jnp.sum(point.W**2) + jnp.sum(point.H**2))
-
-
-def _first_inflation(problem: Problem, dtype: Any) -> Array:
-    """Factor that brings the decays to a twentieth of where everything collapses to zero, at least 1.
-
-    They do so when ``sqrt(decay_W decay_H)`` is the norm of the logit gradient at zero, about
-    ``||grad loss(0)|| / sqrt(N (K - 1))``.
-    """
-    slope = jnp.linalg.norm(jax.grad(problem.loss)(jnp.zeros(problem.classes, dtype), 0))
-    threshold = slope / (problem.samples * (problem.classes - 1.0)) ** 0.5
-    return jnp.maximum(1.0, 0.05 * threshold / jnp.sqrt(jnp.asarray(problem.decay.W * problem.decay.H, dtype)))
 
 
 def steihaug(
