@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
+from ufm.atlas._draw import Family
 from ufm.losses import CE, custom
 from ufm.problem import Decay, Problem
 
@@ -50,6 +51,7 @@ EQUIVALENCE = Theorem(
     hypotheses="CE, K = 2, bias per class or none",
     inside=lambda p: isinstance(p.loss, CE) and p.classes == 2 and p.classifier is None and p.bias != "unified",
     claim=_equivalence,
+    draw=Family(lambda rng: CE(), ((2, 3, 4), (2, 3, (5, 2))), ("per_class", "none")),
 )
 
 THEOREMS = (EQUIVALENCE,)

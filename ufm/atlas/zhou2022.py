@@ -9,6 +9,7 @@ from scipy.optimize import brentq
 
 from ufm.atlas._claims import all_zero, etf_geometry, minimum, strength, symmetric_logits
 from ufm.atlas._core import Evidence, Quantity, Theorem
+from ufm.atlas._draw import SHAPES, Family
 from ufm.atlas.zhu2021 import is_balanced
 from ufm.losses import Focal, LabelSmoothing
 from ufm.problem import Problem
@@ -16,6 +17,7 @@ from ufm.theory import closed_forms
 from ufm.theory.closed_forms import Logits
 
 PAPER = "Zhou et al. 2022 (all losses)"
+SMOOTHED = Family(lambda rng: LabelSmoothing(float(rng.uniform(0.02, 0.9))), SHAPES)
 
 
 def _smoothing(problem: Problem) -> bool:
@@ -47,6 +49,7 @@ LABEL_SMOOTHING = Theorem(
     hypotheses="label smoothing, balanced, d >= K-1, alpha + K mu < 1",
     inside=lambda p: _smoothing(p) and _smoothed_strength(p) < 1,
     claim=_ls_minimiser,
+    draw=SMOOTHED,
 )
 LABEL_SMOOTHING_ZERO = Theorem(
     id="zhou2022/ls-zero",
@@ -56,13 +59,14 @@ LABEL_SMOOTHING_ZERO = Theorem(
     hypotheses="label smoothing, balanced, d >= K-1, alpha + K mu >= 1",
     inside=lambda p: _smoothing(p) and _smoothed_strength(p) >= 1,
     claim=_ls_threshold,
+    draw=SMOOTHED,
 )
 
 
 def focal_gaps(mu: float, classes: int, gamma: float) -> list[float]:
     """All stationary gaps a > 0 of focal loss, and 0: roots of the stationarity equation on a fine grid."""
     grid = np.linspace(1e-9, 60.0, 6001)
-    values = np.array([closed_forms.focal_stationarity(a, mu, classes, gamma) for a in grid])
+    values = closed_forms.focal_stationarity(grid, mu, classes, gamma)  # type: ignore[arg-type]
     cells = np.flatnonzero(values[:-1] * values[1:] < 0)
     arguments = (mu, classes, gamma)
     return [0.0] + [
@@ -90,6 +94,7 @@ FOCAL = Theorem(
     hypotheses="focal, balanced, d >= K-1",
     inside=lambda p: isinstance(p.loss, Focal) and is_balanced(p),
     claim=_focal_minimiser,
+    draw=Family(lambda rng: Focal(float(rng.uniform(0.2, 4.0))), SHAPES, strength=(0.01, 0.9)),
 )
 
 THEOREMS = (LABEL_SMOOTHING, LABEL_SMOOTHING_ZERO, FOCAL)

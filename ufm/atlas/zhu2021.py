@@ -8,11 +8,13 @@ import numpy as np
 
 from ufm.atlas._claims import all_zero, etf_geometry, strength, symmetric_logits
 from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
+from ufm.atlas._draw import SHAPES, WIDE, Family
 from ufm.losses import CE
 from ufm.problem import Problem
 from ufm.theory import closed_forms
 
 PAPER = "Zhu et al. 2021"
+FAMILY = Family(lambda rng: CE(), SHAPES)
 
 
 def is_balanced(problem: Problem, least_dim: int = -1) -> bool:
@@ -42,6 +44,7 @@ MINIMISER = Theorem(
     hypotheses="CE, balanced, d >= K-1, K mu < 1",
     inside=lambda p: _ce(p) and p.classes * strength(p) < 1,
     claim=_minimiser,
+    draw=FAMILY,
 )
 
 THRESHOLD = Theorem(
@@ -52,6 +55,7 @@ THRESHOLD = Theorem(
     hypotheses="CE, balanced, d >= K-1, K mu >= 1",
     inside=lambda p: _ce(p) and p.classes * strength(p) >= 1,
     claim=_threshold,
+    draw=FAMILY,
 )
 
 
@@ -76,6 +80,7 @@ CERTIFICATE = Theorem(
     hypotheses="convex loss, d > K",
     inside=lambda p: bool(p.loss.convex) and p.classifier is None and p.dim > p.classes,
     claim=_certificate,
+    draw=Family(lambda rng: CE(), (*WIDE, (4, 6, (5, 3, 3, 1)))),
 )
 
 THEOREMS = (MINIMISER, THRESHOLD, CERTIFICATE)
