@@ -16,7 +16,7 @@ from ufm.problem import Decay, Problem
 Shape = tuple[int, int, int | tuple[int, ...]]
 """Classes, dimension, samples per class."""
 SHAPES: tuple[Shape, ...] = ((4, 5, 3), (6, 5, 2))
-"""What most theorems are tried on, ``dim = classes - 1`` included; the same for all, so that they share compiled programs."""
+"""What most theorems are tried on; the same for all, so that they share compiled programs."""
 WIDE: tuple[Shape, ...] = ((4, 5, 3), (6, 8, 2))
 """Those with ``dim > classes``."""
 BOUNDARY = 0.02
@@ -108,9 +108,7 @@ def draw(
     return Instances(within[: max(0, instances - len(near))], near, (across + beyond)[: max(share, len(across))])
 
 
-def _straddle(
-    within: Problem, beyond: Problem, inside: Callable[[Problem], bool]
-) -> tuple[Problem, Problem] | None:
+def _straddle(within: Problem, beyond: Problem, inside: Callable[[Problem], bool]) -> tuple[Problem, Problem] | None:
     """Two problems `BOUNDARY` to either side of the hypotheses' boundary on the way between two others."""
     a, structure = jax.tree.flatten(within)
     b = jax.tree.leaves(beyond)

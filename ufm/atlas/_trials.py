@@ -68,8 +68,8 @@ class Trial:
 
     @property
     def gap(self) -> float | None:
-        """Worst certified gap of the decided instances; None for a claim that is not about a minimum."""
-        kept = [f.gap for f in self.findings if f.verdict != Verdict.INCONCLUSIVE and f.gap is not None]
+        """Worst certified gap of the instances that hold; None for a claim that is not about a minimum."""
+        kept = [f.gap for f in self.findings if f.verdict == Verdict.HOLDS and f.gap is not None]
         return max(kept, default=None)
 
     @property

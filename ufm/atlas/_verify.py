@@ -11,17 +11,34 @@ import jax
 
 import ufm
 from ufm._base import nearest, require
-from ufm.atlas import binary, li2025, mse, zhou2022, zhu2021
+from ufm.atlas import (
+    binary,
+    dynamics,
+    fang2021,
+    hong2024,
+    li2025,
+    li2025_bias,
+    mse,
+    rediscovering,
+    thrampoulidis2022,
+    zhou2022,
+    zhu2021,
+)
 from ufm.atlas._core import Case, Evidence, Finding, Report, Theorem, Verdict, check
 from ufm.losses import BCE, CE, MSE, Focal, LabelSmoothing
 from ufm.problem import Decay, Problem
 
-PAPERS = {
+PAPERS: dict[str, tuple[Theorem, ...]] = {
     "zhu2021": zhu2021.THEOREMS,
     "zhou2022": zhou2022.THEOREMS,
     "mse": mse.THEOREMS,
-    "li2025": li2025.THEOREMS,
+    "li2025": (*li2025.THEOREMS, *li2025_bias.THEOREMS),
+    "rediscovering": rediscovering.THEOREMS,
+    "hong2024": hong2024.THEOREMS,
+    "fang2021": fang2021.THEOREMS,
+    "thrampoulidis2022": thrampoulidis2022.THEOREMS,
     "binary": binary.THEOREMS,
+    "dynamics": dynamics.THEOREMS,
 }
 THEOREMS: dict[str, Theorem] = {t.id: t for group in PAPERS.values() for t in group}
 
