@@ -64,6 +64,11 @@ class Family:
         return dataclasses.replace(self, shapes=self.shapes[:1], bias=self.bias[:1])
 
 
+def structure_of(problem: Problem) -> Any:
+    """What decides which compiled program a problem needs: everything but its numbers."""
+    return jax.tree.structure(problem)
+
+
 @dataclass(frozen=True)
 class Instances:
     """Problems drawn for one theorem."""
@@ -97,9 +102,10 @@ def draw(
             within.append(problem)
         elif len(beyond) < 2 * share:
             beyond.append(problem)
-    near, across = [], []
+    near: list[Problem] = []
+    across: list[Problem] = []
     for far in beyond:
-        same = [p for p in within if jax.tree.structure(p) == jax.tree.structure(far)]
+        same = [p for p in within if structure_of(p) == structure_of(far)]
         if same and len(near) < share:
             pair = _straddle(same[rng.integers(len(same))], far, inside)
             if pair is not None:
@@ -110,7 +116,7 @@ def draw(
 
 def _straddle(within: Problem, beyond: Problem, inside: Callable[[Problem], bool]) -> tuple[Problem, Problem] | None:
     """Two problems `BOUNDARY` to either side of the hypotheses' boundary on the way between two others."""
-    a, structure = jax.tree.flatten(within)
+    a = jax.tree.leaves(within)
     b = jax.tree.leaves(beyond)
     furthest = max((abs(np.log(y / x)) for x, y in zip(a, b, strict=True) if x > 0 and y > 0), default=0.0)
     if furthest == 0:
@@ -118,7 +124,8 @@ def _straddle(within: Problem, beyond: Problem, inside: Callable[[Problem], bool
 
     def between(t: float) -> Problem:
         leaves = [x ** (1 - t) * y**t if x > 0 and y > 0 else x + t * (y - x) for x, y in zip(a, b, strict=True)]
-        return structure.unflatten(leaves)
+        problem: Problem = jax.tree.unflatten(jax.tree.structure(within), leaves)
+        return problem
 
     low, high = 0.0, 1.0
     while high - low > 1e-9:

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from ufm._base import InputError, require
 from ufm.atlas._core import Evidence, Finding, Theorem, Verdict, check
-from ufm.atlas._draw import Family, draw, from_spec, to_spec
+from ufm.atlas._draw import Family, draw, from_spec, structure_of, to_spec
 from ufm.problem import Problem
 
 RETRIES = 6
@@ -134,7 +133,7 @@ def run_trials(
         found = draw(family, theorem.inside, min(instances, theorem.most or instances), rng)  # type: ignore[arg-type]
         for kind in ("inside", "boundary", "outside"):
             for problem in getattr(found, kind):
-                tasks.setdefault(jax.tree.structure(problem), []).append((i, kind, problem))
+                tasks.setdefault(structure_of(problem), []).append((i, kind, problem))
     total, done = sum(map(len, tasks.values())), 0
     outcomes: dict[tuple[int, str], list[Finding]] = collections.defaultdict(list)
 

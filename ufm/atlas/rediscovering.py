@@ -67,7 +67,7 @@ def bound_factor(classes: int) -> float:
 
 
 def _naive(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
-    """Least of ``K/(K-1) (L_soft - log K) - L_naive`` over logits, by SciPy from a random start: it is 0, at z = c 1."""
+    """Least of ``K/(K-1) (L_soft - log K) - L_naive`` over all logits, by SciPy: 0, at equal logits."""
     K = problem.classes
 
     def slack(z: np.ndarray) -> tuple[float, np.ndarray]:
@@ -89,7 +89,7 @@ def _naive(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
 NAIVE = Theorem(
     id="rediscovering/naive",
     source=f"{PAPER}, bound on the naive loss",
-    statement="The naive loss is at most K/(K-1) times softmax cross-entropy above log K, with equality at equal logits.",
+    statement="The naive loss is at most K/(K-1) times what CE has above log K, with equality at equal logits.",
     formula="L_naive <= (K/(K-1)) (L_soft - log K)",
     hypotheses="CE (any K)",
     inside=lambda p: isinstance(p.loss, CE),

@@ -65,7 +65,10 @@ SVM = Theorem(
 
 
 def _limit(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
-    """The path is ``Z = log(1/decay) Z_SEL + C`` up to powers of the decay, so its slope shows the limit."""
+    """The path is ``Z = L Z_SEL + C + O(1/L)``, L = log(1/decay), so its slope is off by O(1/L^2) only.
+
+    C depends on the polar factor of Z, which feels C in turn: hence powers of 1/L and not of the decay.
+    """
     decay = Decay(problem.decay.W / STEP, problem.decay.H / STEP, problem.decay.b)
     lower = Evidence(dataclasses.replace(problem, decay=decay), evidence.seed)
     first, second = (np.asarray(e.problem.logits(e.solution.params)) for e in (evidence, lower))
@@ -77,7 +80,7 @@ def _limit(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     r = np.sqrt(float(problem.decay.H) / float(problem.decay.W))
     classifier = (W @ W.T - W1 @ W1.T) / np.log(STEP) / r
     features = (H.T @ H - H1.T @ H1) / np.log(STEP) * r
-    scale = 1e3 * problem.samples * float(np.sqrt(float(problem.decay.W) * float(problem.decay.H)))
+    scale = float(np.log(np.sqrt(float(problem.decay.W) * float(problem.decay.H))) ** -2)
     return [
         quantity("slope of Z: distance from the SEL matrix", 0.0, np.abs(slope - (V * sizes) @ Ut).max(), scale),
         quantity("slope of W W': distance from V L V'", 0.0, np.abs(classifier - (V * sizes) @ V.T).max(), scale),
@@ -90,15 +93,15 @@ LIMIT = Theorem(
     id="thrampoulidis2022/limit",
     source=f"{PAPER}, Prop. 2 (regularisation path), with its rate (this package)",
     statement="As the decays vanish the minimisers tend to the SELI geometry, at the rate 1/log(1/decay).",
-    formula="Z = log(1/lambda) (Y - 1 1'/K) + O(1), W W' and H' H likewise with V L V' and U L U'",
-    hypotheses="CE without bias, d >= K-1, N sqrt(decay_W decay_H) <= 1e-5",
-    inside=lambda p: _inside(p) and p.samples * float(np.sqrt(float(p.decay.W) * float(p.decay.H))) <= 1e-5,
+    formula="d Z/d log(1/lambda) = Y - 1 1'/K + O(1/log^2), W W' and H' H likewise with V L V' and U L U'",
+    hypotheses="CE without bias, d >= K-1, N sqrt(decay_W decay_H) <= 1e-3",
+    inside=lambda p: _inside(p) and p.samples * float(np.sqrt(float(p.decay.W) * float(p.decay.H))) <= 1e-3,
     claim=_limit,
     draw=Family(
         lambda rng: CE(),
         ((4, 5, (6, 6, 2, 2)), (3, 4, (5, 2, 1))),
         ("none",),
-        strength=(1e-7, 4e-6),
+        strength=(1e-6, 1e-3),
         balance=(0.5, 2.0),
     ),
 )

@@ -74,7 +74,7 @@ LABEL_SMOOTHING_ZERO = Theorem(
 def focal_gaps(mu: float, classes: int, gamma: float) -> list[float]:
     """All stationary gaps a > 0 of focal loss, and 0: roots of the stationarity equation on a fine grid."""
     grid = np.linspace(1e-9, 60.0, 6001)
-    values = closed_forms.focal_stationarity(grid, mu, classes, gamma)  # type: ignore[arg-type]
+    values = np.asarray(closed_forms.focal_stationarity(grid, mu, classes, gamma))  # type: ignore[arg-type]
     cells = np.flatnonzero(values[:-1] * values[1:] < 0)
     arguments = (mu, classes, gamma)
     return [0.0] + [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ufm.plotting.phase import phase
 from ufm.plotting.scores import scores_against, training
 
-__all__ = ["scores_against", "training"]
+__all__ = ["phase", "scores_against", "training"]

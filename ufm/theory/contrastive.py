@@ -13,6 +13,7 @@ shift-invariant loss does.
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,7 +113,10 @@ def _values(loss: Loss, classes: int, tau: Any, means: Any, z: Any) -> tuple[Arr
     def equal_negatives(tau: Array) -> Array:
         return jnp.where(jnp.arange(classes) == 0, 0.0, tau)
 
-    phi = jax.vmap(lambda x: least(equal_negatives(x)))
+    def bound(tau: Array) -> Array:
+        return least(equal_negatives(tau))
+
+    phi = jax.vmap(bound)
     return phi(tau), phi(means), jax.vmap(least)(z), jax.vmap(lambda x: loss(equal_negatives(x) + 1.0, 0))(tau)
 
 
@@ -128,7 +132,7 @@ def _tie(t: np.ndarray, phi: np.ndarray) -> tuple[float | None, tuple[float, flo
         hull.append(i)
     scale = np.finfo(float).eps * 1e3 * np.max(np.abs(phi))
     best: tuple[float, int, int, float] | None = None
-    for a, b in zip(hull[:-1], hull[1:], strict=True):
+    for a, b in itertools.pairwise(hull):
         c = (phi[b] - phi[a]) / (t[b] - t[a])
         if b - a > 2 and c > 0:
             depth = float(np.max(phi[a : b + 1] - phi[a] - c * (t[a : b + 1] - t[a])))
