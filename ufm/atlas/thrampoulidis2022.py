@@ -46,6 +46,9 @@ def _svm(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     others = np.arange(problem.classes)[:, None] != labels[None, :]
     return [
         quantity("dual value (sum of alpha)", sizes.sum(), -polar[others].sum(), 1e-12),
+        quantity(
+            "least margin of Z", 1.0, float((Z[labels, np.arange(labels.size)][None, :] - Z)[others].min()), 1e-12
+        ),
         quantity("largest violation of alpha >= 0", 0.0, max(float(polar[others].max()), 0.0), 1e-12),
         quantity("columns that do not sum to zero", 0.0, float(np.abs(polar.sum(axis=0)).max()), 1e-12),
     ]
