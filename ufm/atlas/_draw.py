@@ -60,8 +60,9 @@ class Family:
         return Problem(K, d, n, self.loss(rng), decay, bias)
 
     def quick(self) -> Family:
-        """The first shape and bias mode alone: one program."""
-        return dataclasses.replace(self, shapes=self.shapes[:1], bias=self.bias[:1])
+        """The first shape and bias mode and one loss: one program."""
+        loss = self.loss(np.random.default_rng(0))
+        return dataclasses.replace(self, loss=lambda rng: loss, shapes=self.shapes[:1], bias=self.bias[:1])
 
 
 def structure_of(problem: Problem) -> Any:

@@ -119,7 +119,7 @@ def _balance(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
 
 CRITICAL = Theorem(
     id="dynamics/critical",
-    source="Zhu et al. 2021, Lemma B.2 (balance at critical points)",
+    source="Zhu et al. 2021, balance at critical points",
     statement="At every critical point the layers are balanced.",
     formula="decay_W W'W = decay_H HH'",
     hypotheses="any loss, counts, dimension and bias",

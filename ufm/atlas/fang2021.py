@@ -51,7 +51,7 @@ def _minority(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
 
 MINORITY = Theorem(
     id="fang2021/minority",
-    source="Fang et al. 2021, Thm 5 (minority collapse), with its exact threshold (this package)",
+    source="Fang et al. 2021, minority collapse; exact threshold: this package",
     statement="Norm-constrained: minority classifiers become identical at a finite ratio, set by the multiplier.",
     formula="w_i = w_j for minority i, j iff n_B/N <= Lambda, Lambda = sqrt(decay_W decay_H) the price of the norms",
     hypotheses="CE without bias, two or more smallest classes, d >= K; not within 1 % of the threshold",

@@ -56,7 +56,7 @@ def _svm(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
 
 SVM = Theorem(
     id="thrampoulidis2022/svm",
-    source=f"{PAPER}, Thm 1",
+    source=f"{PAPER}, UF-SVM",
     statement="The SEL matrix solves the max-margin problem of the model, whatever the imbalance.",
     formula="argmin ||Z||_* : z_k - z_j >= 1 is Y - 1 1'/K",
     hypotheses="any counts, no bias, d >= K-1",
@@ -94,7 +94,7 @@ def _limit(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
 
 LIMIT = Theorem(
     id="thrampoulidis2022/limit",
-    source=f"{PAPER}, Prop. 2 (regularisation path), with its rate (this package)",
+    source=f"{PAPER}, regularisation path; its rate: this package",
     statement="As the decays vanish the minimisers tend to the SELI geometry, at the rate 1/log(1/decay).",
     formula="d Z/d log(1/lambda) = Y - 1 1'/K + O(1/log^2), W W' and H' H likewise with V L V' and U L U'",
     hypotheses="CE without bias, d >= K-1, N sqrt(decay_W decay_H) <= 1e-3",

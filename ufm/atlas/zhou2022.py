@@ -107,7 +107,7 @@ FOCAL = Theorem(
 
 LS_SADDLES = Theorem(
     id="zhou2022/ls-strict-saddle",
-    source=f"{PAPER}, Thm 2 (label smoothing: benign landscape)",
+    source=f"{PAPER}, benign landscape of label smoothing",
     statement="Critical points of label smoothing that are not global are strict saddles.",
     formula="curvature -2 (||grad_Z|| - sqrt(decay_W decay_H)) ||a||^2 < 0 at the origin and the coarse-label points",
     hypotheses="label smoothing, balanced, d >= K-1, alpha + K mu < 1",
@@ -127,7 +127,7 @@ def _focal_origin_slope(problem: Problem) -> float:
 
 FOCAL_SADDLE = Theorem(
     id="zhou2022/focal-strict-saddle",
-    source=f"{PAPER}, Thm 3 (focal: locally benign), at the origin",
+    source=f"{PAPER}, locally benign landscape of focal loss, at the origin",
     statement="The origin is a strict saddle of focal loss where its logit gradient exceeds the decays.",
     formula="(1-1/K)^gamma [(1-1/K) + (gamma/K) log K] > (K-1) mu, curvature as in Zhu et al. 2021",
     hypotheses="focal, balanced, d >= K-1, that inequality",
@@ -179,7 +179,7 @@ CONTRASTIVE_FOCAL = Theorem(
     claim=_contrastive,
     minimum=False,
     recorded=Verdict.REFUTED,
-    draw=Family(random_focal, MANY_CLASSES),
+    draw=Family(random_focal, MANY_CLASSES[::-1]),
     most=40,
 )
 
@@ -206,7 +206,7 @@ CONTRASTIVE_FOCAL_CORRECTED = Theorem(
         )
     ],
     minimum=False,
-    draw=Family(random_focal, MANY_CLASSES),
+    draw=Family(random_focal, MANY_CLASSES[::-1]),
     most=40,
 )
 

@@ -193,7 +193,7 @@ def _lemma(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
 
 LEMMA = Theorem(
     id="zhu2021/lemma",
-    source=f"{PAPER}, Lemma D.5 (lower bound)",
+    source=f"{PAPER}, lower-bound lemma",
     statement="CE lies above a linear function of the margins, and touches it at equal negatives.",
     formula="l(z) >= (sum_j z_j - K z_k)/((1+c1)(K-1)) + c2, equality iff negatives agree and c1 = e^(-t/(K-1))/(K-1)",
     hypotheses="CE, every c1 > 0",

@@ -28,7 +28,7 @@ VERIFY_OPTIONS = [
     click.option("--seed", type=int, default=0, show_default=True, help="of the random starts"),
     click.option("--starts", type=int, default=1, show_default=True, help="random starts per problem"),
     click.option("--instances", type=int, metavar="N", help="try each theorem on N random problems instead"),
-    click.option("--quick", is_flag=True, help="fewer problems and sizes: --instances 20, one size for each theorem"),
+    click.option("--quick", is_flag=True, help="fewer problems and sizes: --instances 12, one size for each theorem"),
     click.option("--rerun", type=click.Path(), metavar="FILE", help="check a saved counterexample again"),
     click.option(
         "--report",
@@ -69,7 +69,7 @@ def command(
         if stated or starts != 1 or rerun:
             raise click.UsageError("--instances and --quick draw their own problems: no problem, --starts or --rerun")
         return verify_random_command(
-            20 if instances is None else instances, quick, paper, theorem, seed, report, as_json
+            12 if instances is None else instances, quick, paper, theorem, seed, report, as_json
         )
     if rerun is not None:
         found = Report([check_again(rerun, THEOREMS)])
