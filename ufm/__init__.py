@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from ufm import atlas, geometry, losses, metrics, solvers, theory
     from ufm._base import InputError
     from ufm.atlas import verify
+    from ufm.measurement import Measurement, measure
     from ufm.problem import Decay, Params, Problem
     from ufm.solvers import Solution, Status, solve
+    from ufm.spheres import NormalizedProblem
 
 __version__ = "0.1.0"
 
@@ -24,10 +26,13 @@ _ROOMS = ("atlas", "geometry", "losses", "metrics", "plotting", "solvers", "theo
 _HOMES = {
     "Decay": "problem",
     "InputError": "_base",
+    "Measurement": "measurement",
+    "NormalizedProblem": "spheres",
     "Params": "problem",
     "Problem": "problem",
     "Solution": "solvers",
     "Status": "solvers",
+    "measure": "measurement",
     "solve": "solvers",
     "verify": "atlas",
 }
@@ -35,6 +40,8 @@ _HOMES = {
 __all__ = [
     "Decay",
     "InputError",
+    "Measurement",
+    "NormalizedProblem",
     "Params",
     "Problem",
     "Solution",
@@ -42,6 +49,7 @@ __all__ = [
     "atlas",
     "geometry",
     "losses",
+    "measure",
     "metrics",
     "solve",
     "solvers",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -33,6 +33,22 @@ def nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     return f"one of {', '.join(known)}{hint}"
+
+
+def read_call(text: str, field: str, known: Mapping[str, Iterable[str]]) -> tuple[str, dict[str, float]]:
+    """Read ``name`` or ``name:key=value,...``; ``known`` maps each name to the keys that it takes."""
+    name, _, rest = text.partition(":")
+    require(name in known, field, name, nearest(name, known))
+    keys, values = list(known[name]), {}
+    for item in filter(None, rest.split(",")):
+        key, _, value = item.partition("=")
+        allowed = nearest(key, keys) if keys else f"absent: {name} has no hyper-parameters"
+        require(key in keys, f"hyper-parameter of {field} {name}", key, allowed)
+        try:
+            values[key] = float(value)
+        except ValueError:
+            raise InputError(f"{key} = {value!r}: must be a number") from None
+    return name, values
 
 
 def is_traced(*trees: Any) -> bool:

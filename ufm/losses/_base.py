@@ -72,6 +72,12 @@ def on_domain(value: Array, violation: Array, size: int) -> Array:
     return jnp.where(violation <= 8 * size * jnp.finfo(value.dtype).eps, value, jnp.inf)
 
 
+def complement_log(v: Array) -> Array:
+    """``(1 - v) log(1 - v)`` with full relative accuracy for small ``v``; zero for ``v >= 1``."""
+    safe = jnp.where(v < 1, v, 0.0)
+    return (1.0 - safe) * jnp.log1p(-safe)
+
+
 def xlogx(v: Array) -> Array:
     """``v log v`` with ``0 log 0 = 0``; negative rounding errors count as zero."""
     safe = jnp.where(v > 0, v, 1.0)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ufm._base import pytree
-from ufm.losses._base import Loss, on_domain, softplus, true_class, xlogx
+from ufm.losses._base import Loss, complement_log, on_domain, softplus, true_class, xlogx
 
 
 @pytree()
@@ -35,7 +35,7 @@ class BCE(Loss):
         """``sum v log v + (1 - v) log(1 - v)`` with ``v = |u|``, the probability put on the wrong side."""
         v = jnp.where(true_class(u, label), -u, u)
         violation = jnp.maximum(-jnp.min(v), jnp.max(v) - 1.0)
-        return on_domain(jnp.sum(xlogx(v) + xlogx(1.0 - v)), violation, u.shape[0])
+        return on_domain(jnp.sum(xlogx(v) + complement_log(v)), violation, u.shape[0])
 
     def at(self, p: Any, q: Any, classes: Any) -> Array:
         return softplus(-p) + (classes - 1.0) * softplus(q)

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from ufm._base import pytree, require_range
-from ufm.losses._base import Loss, on_domain, one_hot, softplus, true_class, xlogx
+from ufm.losses._base import Loss, complement_log, on_domain, one_hot, softplus, true_class, xlogx
 
 
 def log_odds_against(logits: Array, label: Array | int) -> Array:
@@ -27,12 +27,6 @@ def log_odds_against(logits: Array, label: Array | int) -> Array:
     # The true entry is masked before exp as well: exp(0 - top) may overflow, and 0 * inf is NaN.
     shifted = jnp.where(true, 0.0, margins - top)
     return top + jnp.log(jnp.sum(jnp.where(true, 0.0, jnp.exp(shifted))))
-
-
-def _entropy_conjugate(v: Array) -> Array:
-    """``sum v log v`` on the probability simplex, the conjugate of log-sum-exp; +inf off it."""
-    violation = jnp.maximum(jnp.abs(jnp.sum(v) - 1.0), -jnp.min(v))
-    return on_domain(jnp.sum(xlogx(v)), violation, v.shape[0])
 
 
 @pytree()
@@ -53,8 +47,11 @@ class CE(Loss):
         return softplus(log_odds_against(logits, label))
 
     def conjugate(self, u: Array, label: Array | int) -> Array:
-        """``sum v log v`` with ``v = u + e_k`` on the simplex."""
-        return _entropy_conjugate(u + one_hot(u, label))
+        """``sum v log v`` with ``v = u + e_k`` on the simplex, the true entry as ``1 + u_k``."""
+        true = true_class(u, label)
+        others, wrong = jnp.where(true, 0.0, u), -jnp.sum(jnp.where(true, u, 0.0))
+        violation = jnp.maximum(jnp.maximum(jnp.abs(jnp.sum(u)), -jnp.min(others)), wrong - 1.0)
+        return on_domain(jnp.sum(xlogx(others)) + complement_log(wrong), violation, u.shape[0])
 
     def at(self, p: Any, q: Any, classes: Any) -> Array:
         return softplus(jnp.log(classes - 1.0) + q - p)
@@ -83,7 +80,9 @@ class LabelSmoothing(Loss):
     def conjugate(self, u: Array, label: Array | int) -> Array:
         """``sum v log v`` with ``v = u + y`` on the simplex, ``y`` the smoothed target."""
         target = (1.0 - self.alpha) * one_hot(u, label) + self.alpha / u.shape[0]
-        return _entropy_conjugate(u + target)
+        v = u + target
+        violation = jnp.maximum(jnp.abs(jnp.sum(v) - 1.0), -jnp.min(v))
+        return on_domain(jnp.sum(xlogx(v)), violation, u.shape[0])
 
     def at(self, p: Any, q: Any, classes: Any) -> Array:
         return softplus(jnp.log(classes - 1.0) + q - p) + self.alpha * (p - q) * (classes - 1.0) / classes

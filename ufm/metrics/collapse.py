@@ -71,10 +71,20 @@ def collapse(W: Array, H: Array, labels: Array, b: Array | None = None) -> Colla
     >>> round(float(metrics.nc1), 6), round(float(metrics.nc2), 4), float(metrics.nc4)
     (0.0, 0.0, 0.0)
     """
-    classes = W.shape[0]
     labels = jnp.asarray(labels, jnp.int32)
-    means = class_means(H, labels, classes)
-    centred = means - jnp.mean(H, axis=1, keepdims=True)
+    means = class_means(H, labels, W.shape[0])
+    centre = jnp.mean(H, axis=1)
+    return Collapse(
+        nc1=within_over_between(H, labels, means, means - centre[:, None]),
+        nc4=jnp.mean((predicted_class(W, H, b) != nearest_mean(H, means)).astype(W.dtype)),
+        **configuration(W, means, centre),
+    )
+
+
+def configuration(W: Array, means: Array, centre: Array) -> dict[str, Array]:
+    """The metrics of `Collapse` that need no samples: of W (K, d), class means (d, K) and the global mean (d,)."""
+    classes = W.shape[0]
+    centred = means - centre[:, None]
     rows = W - jnp.mean(W, axis=0, keepdims=True)
     etf = jnp.asarray(centering(classes), W.dtype)
     nc2, nc2_means, nc2_uncentred, nc2_means_uncentred = jax.vmap(lambda x: gram_distance(x, etf))(
@@ -82,21 +92,19 @@ def collapse(W: Array, H: Array, labels: Array, b: Array | None = None) -> Colla
     )
     equinorm = jax.vmap(_norm_variation)(jnp.stack([W, centred.T]))
     equiangular, maximal_angle = jax.vmap(_angles)(jnp.stack([rows, centred.T]))
-    return Collapse(
-        nc1=within_over_between(H, labels, means, centred),
-        nc2=nc2,
-        nc2_uncentred=nc2_uncentred,
-        nc2_means=nc2_means,
-        nc2_means_uncentred=nc2_means_uncentred,
-        nc3=jnp.linalg.norm(unit(matmul(W, centred)) - unit(etf)),
-        nc4=jnp.mean((predicted_class(W, H, b) != nearest_mean(H, means)).astype(W.dtype)),
-        equinorm_classifier=equinorm[0],
-        equinorm_means=equinorm[1],
-        equiangular_classifier=equiangular[0],
-        equiangular_means=equiangular[1],
-        maximal_angle_classifier=maximal_angle[0],
-        maximal_angle_means=maximal_angle[1],
-    )
+    return {
+        "nc2": nc2,
+        "nc2_uncentred": nc2_uncentred,
+        "nc2_means": nc2_means,
+        "nc2_means_uncentred": nc2_means_uncentred,
+        "nc3": jnp.linalg.norm(unit(matmul(W, centred)) - unit(etf)),
+        "equinorm_classifier": equinorm[0],
+        "equinorm_means": equinorm[1],
+        "equiangular_classifier": equiangular[0],
+        "equiangular_means": equiangular[1],
+        "maximal_angle_classifier": maximal_angle[0],
+        "maximal_angle_means": maximal_angle[1],
+    }
 
 
 def within_over_between(H: Array, labels: Array, means: Array, centred: Array) -> Array:

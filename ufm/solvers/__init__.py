@@ -8,5 +8,18 @@ from ufm.solvers.gradient import Gradient
 from ufm.solvers.lbfgs import LBFGS
 from ufm.solvers.lifted import Lifted
 from ufm.solvers.newton import Newton
+from ufm.solvers.spheres import Spheres
 
-__all__ = ["LBFGS", "Gradient", "Lifted", "Newton", "Solution", "Status", "multistart", "parse", "run", "solve"]
+__all__ = [
+    "LBFGS",
+    "Gradient",
+    "Lifted",
+    "Newton",
+    "Solution",
+    "Spheres",
+    "Status",
+    "multistart",
+    "parse",
+    "run",
+    "solve",
+]

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -129,6 +131,8 @@ class Scaled:
 
     problem: Problem
     scale: Params
+    inflation: Any = None
+    """Factor on the decays of W and H, if any."""
 
     @staticmethod
     def of(problem: Problem, params: Params) -> Scaled:
@@ -156,8 +160,36 @@ class Scaled:
         return jax.tree.map(lambda x, s: x / s, scaled, self.scale)
 
     def objective(self, scaled: Params) -> Array:
-        """The objective as a function of the scaled variables."""
-        return self.problem.objective(self.outward(scaled))
+        """The objective as a function of the scaled variables, with the decays of W and H inflated."""
+        value = self.problem.objective(self.outward(scaled))
+        return value if self.inflation is None else value + (self.inflation - 1.0) * half_square(scaled)
+
+    def inflated(self, factor: Array) -> Scaled:
+        """The same with the decays of W and H times ``factor``."""
+        return dataclasses.replace(self, inflation=factor)
+
+    def first_inflation(self) -> Array:
+        """Factor that brings the decays to a twentieth of where everything collapses to zero, at least 1.
+
+        They do so when ``sqrt(decay_W decay_H)`` is the norm of the logit gradient at zero, about
+        ``||grad loss(0)|| / sqrt(N (K - 1))``.
+        """
+        problem, dtype = self.problem, self.scale.W.dtype
+        slope = jnp.linalg.norm(jax.grad(problem.loss)(jnp.zeros(problem.classes, dtype), 0))
+        threshold = slope / (problem.samples * (problem.classes - 1.0)) ** 0.5
+        return jnp.maximum(1.0, 0.05 * threshold / jnp.sqrt(jnp.asarray(problem.decay.W * problem.decay.H, dtype)))
+
+    def value_and_gradient(self, scaled: Params) -> tuple[Array, Params]:
+        """The objective and its gradient in the scaled variables."""
+        return jax.value_and_grad(self.objective)(scaled)
+
+    def hessian(self, scaled: Params) -> Callable[[Params], Params]:
+        """The Hessian there, as a map of directions."""
+        return jax.linearize(jax.grad(self.objective), scaled)[1]
+
+    def retract(self, scaled: Params, move: Params) -> Params:
+        """The point a ``move`` away."""
+        return axpy(1.0, move, scaled)
 
     def gradient(self, gradient: Params) -> Params:
         """Gradient in scaled variables, given the plain one."""
@@ -168,10 +200,21 @@ class Scaled:
         return norm(jax.tree.map(lambda g, s: g * s, gradient, self.scale))
 
 
+def half_square(point: Params) -> Array:
+    """``(||W||^2 + ||H||^2)/2``: in scaled variables, what the decays of W and H cost."""
+    return 0.5 * (jnp.sum(point.W**2) + jnp.sum(point.H**2))
+
+
+@functools.singledispatch
+def coordinates(problem: Any, params: Params) -> Any:
+    """Coordinates that Newton works in, at points shaped like ``params``: scaled ones, or a manifold's."""
+    return Scaled.of(problem, params)
+
+
 def dot(a: Params, b: Params) -> Array:
     """Inner product over all leaves."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return sum((jnp.vdot(x, y, precision=jax.lax.Precision.HIGHEST) for x, y in pairs), start=jnp.zeros(()))
+    return functools.reduce(jnp.add, (jnp.vdot(x, y, precision=jax.lax.Precision.HIGHEST) for x, y in pairs))
 
 
 def norm(a: Params) -> Array:

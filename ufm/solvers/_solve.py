@@ -12,13 +12,14 @@ import numpy as np
 import optax
 from jax import Array
 
-from ufm._base import InputError, nearest, require
+from ufm._base import read_call, require
 from ufm.problem import Params, Problem
 from ufm.solvers._core import Solution, Solver, Status, advance, least_tolerance, run, with_tolerance
 from ufm.solvers.gradient import Gradient
 from ufm.solvers.lbfgs import LBFGS
 from ufm.solvers.lifted import Lifted
 from ufm.solvers.newton import Newton
+from ufm.spheres import NormalizedProblem
 
 NAMED: dict[str, Callable[..., Any]] = {
     "newton": Newton,
@@ -30,7 +31,11 @@ NAMED: dict[str, Callable[..., Any]] = {
 }
 """Solvers that a command line or a spec can name; ``lr`` and ``momentum`` go after a colon."""
 
-OPTIONS = {"sgd": ("lr", "momentum"), "adam": ("lr",), "adamw": ("lr", "decay")}
+OPTIONS: dict[str, tuple[str, ...]] = dict.fromkeys(NAMED, ()) | {
+    "sgd": ("lr", "momentum"),
+    "adam": ("lr",),
+    "adamw": ("lr", "decay"),
+}
 
 _run = jax.jit(run, static_argnums=0)
 _start = jax.jit(lambda solver, problem, params: solver.start(problem.astype(params.H.dtype), params), static_argnums=0)
@@ -42,26 +47,18 @@ def parse(text: str, **options: Any) -> Solver:
     """Read a solver from ``name`` or ``name:lr=...``; ``options`` (tol, max_steps) that are None are left out.
 
     >>> parse("newton", tol=1e-10)
-    Newton(tol=1e-10, max_steps=500, max_cg=200)
+    Newton(tol=1e-10, max_steps=5000, max_cg=200, anneal=True)
     """
-    name, _, rest = text.partition(":")
-    require(name in NAMED, "solver", name, nearest(name, NAMED))
-    known = OPTIONS.get(name, ())
-    for item in filter(None, rest.split(",")):
-        key, _, value = item.partition("=")
-        allowed = nearest(key, known) if known else f"absent: {name} takes none here"
-        require(key in known, f"option of solver {name}", key, allowed)
-        try:
-            options[key] = float(value)
-        except ValueError:
-            raise InputError(f"{key} = {value!r}: must be a number") from None
-        inside = 0 < options[key] < np.inf if key == "lr" else 0 <= options[key] < 1
-        require(inside, key, options[key], "a finite number > 0" if key == "lr" else "in [0, 1)")
+    name, values = read_call(text, "solver", OPTIONS)
+    for key, value in values.items():
+        inside = 0 < value < np.inf if key == "lr" else 0 <= value < 1
+        require(inside, key, value, "a finite number > 0" if key == "lr" else "in [0, 1)")
+    options |= values
     return NAMED[name](**{k: v for k, v in options.items() if v is not None})
 
 
 def solve(
-    problem: Problem,
+    problem: Problem | NormalizedProblem,
     key: Array | int = 0,
     solver: Solver | str | None = None,
     init: Params | None = None,
@@ -112,7 +109,7 @@ def solve(
 
 
 def multistart(
-    problem: Problem,
+    problem: Problem | NormalizedProblem,
     key: Array | int = 0,
     solver: Solver | str | None = None,
     init: Params | None = None,
@@ -124,7 +121,8 @@ def multistart(
     progress: Callable[[int, float], None] | None = None,
 ) -> list[Solution]:
     """All solutions of `solve` from ``starts`` random starts, in order."""
-    require(isinstance(problem, Problem), "problem", type(problem).__name__, "a ufm.Problem")
+    normalized = isinstance(problem, NormalizedProblem)
+    require(normalized or isinstance(problem, Problem), "problem", type(problem).__name__, "a ufm.Problem")
     require(isinstance(starts, (int, np.integer)) and starts >= 1, "starts", starts, "a whole number >= 1")
     require(np.isfinite(scale) and scale >= 0, "scale", scale, "a finite number >= 0")
     require(bool(np.isfinite(bias_mean)), "bias_mean", bias_mean, "a finite number")
@@ -133,6 +131,7 @@ def multistart(
         key = jax.random.key(int(key))
     dtype = _float_dtype(dtype)
     solver = resolve(solver, dtype)
+    require(not normalized or isinstance(solver, Newton), "solver", solver, "newton for a normalised problem")
     if init is not None:
         require(starts == 1, "starts", starts, "1 when an initial point is given")
         points = [_checked(problem, init, dtype)]
@@ -174,7 +173,7 @@ def _float_dtype(dtype: Any) -> Any:
     return dtype
 
 
-def _checked(problem: Problem, init: Params, dtype: Any) -> Params:
+def _checked(problem: Problem | NormalizedProblem, init: Params, dtype: Any) -> Params:
     expected = jax.eval_shape(lambda: problem.init(jax.random.key(0)))
     for field in ("W", "H", "b"):
         given, wanted = getattr(init, field), getattr(expected, field)
@@ -182,12 +181,13 @@ def _checked(problem: Problem, init: Params, dtype: Any) -> Params:
         require((given is None) == absent, f"init.{field}", given, "None" if absent else f"an array {wanted.shape}")
         if not absent:
             require(np.shape(given) == wanted.shape, f"init.{field}.shape", np.shape(given), f"{wanted.shape}")
-    W = init.W if problem.classifier is None else problem.classifier
+    fixed = None if isinstance(problem, NormalizedProblem) else problem.classifier
+    W = init.W if fixed is None else fixed
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), Params(W, init.H, init.b))
 
 
 def _solve_one(
-    solver: Solver, problem: Problem, params: Params, progress: Callable[[int, float], None] | None
+    solver: Solver, problem: Problem | NormalizedProblem, params: Params, progress: Callable[[int, float], None] | None
 ) -> Solution:
     if progress is None:
         return _run(solver, problem, params)

@@ -13,6 +13,7 @@ for small problems, imbalanced ones above all.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +59,7 @@ class Lifted:
     def start(self, problem: Problem, params: Params) -> LiftedState:
         """State at X = 0."""
         require(problem.classifier is None, "classifier", "fixed", "None for the lifted solver")
-        require(bool(problem.loss.convex), "loss", str(problem.loss), "convex for the lifted solver")
+        require(bool(problem.loss.convex), "loss", problem.loss.name, "convex for the lifted solver")
         least = min(problem.classes, problem.columns)
         require(
             problem.dim >= least, "dim", problem.dim, f"at least min(classes, columns) = {least} for the lifted solver"
@@ -151,4 +152,4 @@ def _shrink(Y: Array, threshold: Array) -> Array:
 
 def _inner(a: Any, b: Any) -> Array:
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return sum((jnp.sum(x * y) for x, y in pairs), start=jnp.zeros(()))
+    return functools.reduce(jnp.add, (jnp.sum(x * y) for x, y in pairs))

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from ufm.theory import closed_forms
+from ufm.theory import closed_forms, fixed_classifier, spheres
 from ufm.theory.certificate import Certificate, certify
 from ufm.theory.minimizer import Minimizer, NoClosedForm, minimizer, predict
+from ufm.theory.nearest import Nearest, Observed, nearest
 from ufm.theory.reduction import Reduction, Regime, bias_stiffness, collapse_strength, reduce
+from ufm.theory.sphere_certificate import certify_normalized
 
 __all__ = [
     "Certificate",
     "Minimizer",
+    "Nearest",
     "NoClosedForm",
+    "Observed",
     "Reduction",
     "Regime",
     "bias_stiffness",
     "certify",
+    "certify_normalized",
     "closed_forms",
     "collapse_strength",
+    "fixed_classifier",
     "minimizer",
+    "nearest",
     "predict",
     "reduce",
+    "spheres",
 ]

@@ -78,7 +78,7 @@ def certify(problem: Problem, params: Params) -> Certificate:
 
 def _certify(problem: Problem, params: Params, *, polish: bool) -> Certificate:
     value = problem.objective(params)
-    point = _polish_bias(problem, params) if polish and params.b is not None else params
+    point = polish_bias(problem, params) if polish and params.b is not None else params
     bound, scale, rounding = _dual_bound(problem, point, undecayed=polish)
     return Certificate(bound, value - bound, value, scale, rounding + jnp.finfo(value.dtype).eps * jnp.abs(value))
 
@@ -155,7 +155,7 @@ def _operator_norm(A: Array) -> Array:
     return jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(gram)[-1], jnp.finfo(A.dtype).tiny))
 
 
-def _polish_bias(problem: Problem, params: Params) -> Params:
+def polish_bias(problem: Problem, params: Params) -> Params:
     """The point with its bias replaced by the minimiser at fixed scores (Newton-CG).
 
     A dual point may come from any primal one. Without decay it must balance exactly, ``U m = 0``, which

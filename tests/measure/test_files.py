@@ -1,0 +1,193 @@
+"""Files of every format give the same numbers; damaged, lying and dangerous ones give one clear line."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import subprocess
+import sys
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import ufm
+from ufm import InputError, measurement
+from ufm.measurement import measure_file
+
+K, D, N = 5, 8, 101
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    rng = np.random.default_rng(0)
+    labels = np.concatenate([np.arange(K), rng.integers(0, K, N - K)])
+    W = rng.normal(size=(K, D))
+    F = W[labels] + 0.5 * rng.normal(size=(N, D))
+    return {"features": F, "labels": labels, "weight": W, "bias": rng.normal(size=K)}
+
+
+@pytest.fixture(scope="module")
+def truth(arrays):
+    return ufm.measure(**arrays).to_dict()
+
+
+def save(path, arrays, how):
+    if how == "npz":
+        np.savez(path, **arrays)
+    elif how == "compressed":
+        np.savez_compressed(path, **arrays)
+    elif how == "fortran":
+        np.savez(path, **{k: np.asfortranarray(v) for k, v in arrays.items()})
+    elif how == "npy":
+        path.mkdir()
+        for name, array in arrays.items():
+            np.save(path / f"{name}.npy", array)
+    else:
+        pytest.importorskip("safetensors.numpy").save_file(arrays, path)
+    return path
+
+
+@pytest.mark.parametrize("how", ["npz", "compressed", "fortran", "npy", "safetensors"])
+def test_every_format_in_small_blocks(how, arrays, truth, tmp_path, monkeypatch):
+    monkeypatch.setattr(measurement, "BLOCK_BYTES", 7 * 8 * D)
+    suffix = {"npy": "", "safetensors": ".safetensors"}.get(how, ".npz")
+    found = measure_file(save(tmp_path / f"net{suffix}", arrays, how)).to_dict()
+    for part in ("collapse", "accuracy"):
+        for name, value in truth[part].items():
+            assert found[part][name] == pytest.approx(value, rel=1e-9, abs=1e-12)
+
+
+def test_bfloat16_survives_every_format(arrays, tmp_path):
+    """.npy keeps bfloat16 as two raw bytes; it is read back as what it was."""
+    half = arrays | {"features": arrays["features"].astype(ml_dtypes.bfloat16)}
+    direct = ufm.measure(**half).collapse.nc1
+    for how, name in (("npz", "a.npz"), ("npy", "b"), ("safetensors", "c.safetensors")):
+        assert measure_file(save(tmp_path / name, half, how)).collapse.nc1 == pytest.approx(direct)
+
+
+def test_no_block_is_larger_than_asked(arrays, tmp_path):
+    from ufm.features import open_features
+
+    for how, name in (("compressed", "a.npz"), ("npy", "b"), ("safetensors", "c.safetensors")):
+        with open_features(save(tmp_path / name, arrays, how)) as tables:
+            blocks = list(tables["features"].read(30))
+            assert [len(b) for b in blocks] == [30, 30, 30, 11]
+            np.testing.assert_array_equal(np.concatenate(blocks), arrays["features"])
+
+
+def npz_of(path, arrays, **replaced: bytes):
+    """An .npz whose named members are the given bytes."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            buffer = io.BytesIO()
+            np.save(buffer, array)
+            archive.writestr(f"{name}.npy", replaced.get(name, buffer.getvalue()))
+    return path
+
+
+def lying(shape, descr="<f8") -> bytes:
+    """A .npy header that claims ``shape``, with ten numbers behind it."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": descr, "fortran_order": False, "shape": shape})
+    return buffer.getvalue() + bytes(80)
+
+
+class Bomb:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('unpickled')",)
+
+
+def objects() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([Bomb()], dtype=object), allow_pickle=True)
+    return buffer.getvalue()
+
+
+DAMAGE = {
+    "a header that claims more than there is": (lambda p, a: npz_of(p, a, features=lying((10**12, D))), "damaged"),
+    "a negative size": (lambda p, a: npz_of(p, a, features=lying((-1, D))), "damaged|features"),
+    "labels as long as a lie": (lambda p, a: npz_of(p, a, labels=lying((10**12,), "<i8")), "labels .*damaged"),
+    "objects": (lambda p, a: npz_of(p, a, features=objects()), "pickles are refused"),
+    "a structure": (lambda p, a: npz_of(p, a, features=lying((10,), [("x", "<f8")])), "real numbers"),
+    "text for an array": (lambda p, a: npz_of(p, a, features=b"hello"), "npy format"),
+    "a missing array": (lambda p, a: npz_of(p, {k: a[k] for k in ("features", "labels")}), "no weight"),
+    "a pickle": (lambda p, a: p.write_bytes(pickle.dumps(a)), "npz or .safetensors"),
+    "an empty file": (lambda p, a: p.write_bytes(b""), "npz or .safetensors"),
+    "nothing": (lambda p, a: None, "existing"),
+    "a cut file": (lambda p, a: p.write_bytes(npz_of(p, a).read_bytes()[:-900]), "npz or .safetensors|whole"),
+    "flipped bytes": (lambda p, a: p.write_bytes(flip(npz_of(p, a).read_bytes())), "whole, readable"),
+}
+
+
+def flip(data: bytes) -> bytes:
+    return data[:900] + bytes(x ^ 0x40 for x in data[900:910]) + data[910:]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_npz(damage, arrays, tmp_path):
+    make, message = DAMAGE[damage]
+    path = tmp_path / "net.npz"
+    make(path, arrays)
+    with pytest.raises(InputError, match=message) as caught:
+        measure_file(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_folder_and_safetensors(arrays, tmp_path):
+    folder = save(tmp_path / "folder", arrays, "npy")
+    (folder / "features.npy").write_bytes((folder / "features.npy").read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"features.npy"):
+        measure_file(folder)
+    (folder / "features.npy").write_bytes(objects())
+    with pytest.raises(InputError, match=r"features.npy"):
+        measure_file(folder)
+    tensors = save(tmp_path / "net.safetensors", arrays, "safetensors")
+    tensors.write_bytes(tensors.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"whole \.safetensors"):
+        measure_file(tensors)
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "ufm", "measure", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_command_line(arrays, truth, tmp_path):
+    path = save(tmp_path / "net.npz", arrays, "npz")
+    figure = tmp_path / "sheet.png"
+    done = run(path, "--json", "--figure", figure)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {"collapse", "accuracy", "threshold", "bias", "scores", "compactness", "distinctiveness"} <= set(found)
+    assert set(found["accuracy"]) >= {"sample_wise", "class_wise", "uniform"}
+    assert found["accuracy"] == pytest.approx(truth["accuracy"])
+    assert found["nearest"]["ce"]["decay_b"] is None
+    assert figure.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_two_networks_side_by_side(arrays, tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    from ufm.cli import commands
+
+    monkeypatch.setattr("ufm.cli.measure.use_jax", lambda: None)
+    path = str(save(tmp_path / "net.npz", arrays, "npz"))
+    both = CliRunner().invoke(commands, ["measure", "--compare", path, path])
+    assert both.exit_code == 0, both.output
+    assert both.output.count("net.npz") == 2
+    assert "uniform accuracy" in both.output
+    found = json.loads(CliRunner().invoke(commands, ["measure", "--json", "--compare", path, path]).stdout)
+    assert [report["path"] for report in found["compare"]] == [path, path]
+    one = CliRunner().invoke(commands, ["measure", path, path])
+    assert isinstance(one.exception, InputError)
+
+
+def test_command_line_says_what_is_wrong(arrays, tmp_path):
+    path = npz_of(tmp_path / "net.npz", arrays, features=objects())
+    done = run(path, "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("ufm: features.dtype")

@@ -1,0 +1,105 @@
+"""``ufm measure``: the features of a real network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ufm.cli._common import JSON_OPTION, options, print_json, progress_bar, table, use_jax
+
+
+@click.command("measure")
+@click.argument("paths", nargs=-1, required=True, metavar="FEATURES...")
+@click.option("--compare", is_flag=True, help="two or more networks, side by side")
+@click.option("--figure", type=click.Path(dir_okay=False), help="save the sheet of histograms here (.png, .pdf, .svg)")
+@options([JSON_OPTION])
+def command(paths: tuple[str, ...], compare: bool, figure: str | None, as_json: bool) -> None:
+    """Measure collapse, uniform accuracy and the nearest model of a network's features.
+
+    FEATURES is an .npz or .safetensors file, or a folder of .npy files, that holds features (N, d), labels (N,),
+    weight (K, d) and perhaps bias (K,). It may be larger than memory.
+    """
+    from ufm._base import require
+
+    several = "one file, or --compare A B" if not compare else "two files or more with --compare"
+    require((len(paths) > 1) == compare, "FEATURES", " ".join(paths), several)
+    use_jax()
+    networks = [_measured(path) for path in paths]
+    if figure is not None:
+        _save(figure, paths, networks)
+    reports = [{"path": path, **network.to_dict()} for path, network in zip(paths, networks, strict=True)]
+    if as_json:
+        print_json({"compare": reports} if compare else reports[0])
+    else:
+        show(reports)
+
+
+def _measured(path: str) -> Any:
+    from ufm.measurement import measure_file
+
+    with progress_bar(path, None, "row") as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return measure_file(path, progress)
+
+
+def _save(figure: str, paths: tuple[str, ...], networks: list[Any]) -> None:
+    from ufm._base import InputError
+    from ufm.plotting.measure import sheet
+
+    titles = [f"{path} ({i})" if path in paths[: i - 1] else path for i, path in enumerate(paths, start=1)]
+    try:
+        sheet(dict(zip(titles, networks, strict=True))).savefig(figure, dpi=150)
+    except ValueError as error:
+        raise InputError(f"figure = {figure!r}: must be a file that matplotlib can write ({error})") from None
+
+
+def show(reports: list[dict[str, Any]]) -> None:
+    """The reports as a table, one column each."""
+
+    def row(name: str, *keys: str, form: str = ".6g") -> list[str]:
+        cells = []
+        for report in reports:
+            value: Any = report
+            for key in keys:
+                value = None if value is None else value[key]
+            missing = value is None or value != value
+            cells.append("-" if missing else value if isinstance(value, str) else format(value, form))
+        return [name, *cells]
+
+    rows = [
+        row("samples N", "samples", form="d"),
+        row("classes K", "classes", form="d"),
+        row("dimension d", "dim", form="d"),
+        row("sample-wise accuracy", "accuracy", "sample_wise"),
+        row("class-wise uniform accuracy", "accuracy", "class_wise"),
+        row("uniform accuracy", "accuracy", "uniform"),
+        row("  at the learned bias", "accuracy", "at_bias"),
+        row("best threshold t*", "threshold"),
+        row("bias, mean", "bias", "mean"),
+        row("bias, std over classes", "bias", "std"),
+        row("|mean(-b) - t*|", "bias", "to_threshold", "mean"),
+    ]
+    for side in ("positive", "negative"):
+        rows += [row(f"{side} scores, {key}", "scores", side, key) for key in ("mean", "std", "min", "max")]
+    rows += [
+        row("overlap of the scores", "scores", "overlap"),
+        row("compactness", "compactness"),
+        row("distinctiveness", "distinctiveness"),
+    ]
+    rows += [row(name.upper(), "collapse", name, form=".2e") for name in ("nc1", "nc2", "nc2_means", "nc3", "nc4")]
+    for loss in ("ce", "bce"):
+        keys = [
+            "regime",
+            "mu",
+            "decay_W",
+            "decay_H",
+            "residual",
+            *(["decay_b", "bias_residual"] if loss == "bce" else []),
+        ]
+        rows += [row(f"nearest {loss.upper()} model, {key}", "nearest", loss, key, form=".4g") for key in keys]
+    table("ufm measure", ["", *(report["path"] for report in reports)], rows)

@@ -1,0 +1,222 @@
+"""`measure`: how collapsed, how uniform and how far from an unconstrained feature model a network is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ufm._base import in_float64, require
+from ufm.features import BLOCK_BYTES, Table, open_features, table
+from ufm.metrics import cosines, uniform
+from ufm.metrics.collapse import Collapse, configuration
+from ufm.metrics.streaming import Histograms, Moments, Statistics, statistics
+from ufm.metrics.uniform import Threshold
+from ufm.theory.nearest import Nearest, Observed, nearest
+
+_configuration = in_float64(configuration)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All metrics of a network's features under its classifier; scores are unbiased, ``w_j'h``.
+
+    Attributes:
+        classes: K.
+        dim: d.
+        samples: N.
+        collapse: NC1-NC4 and their relatives.
+        sample_wise: fraction with ``c_k > max_{j != k} c_j``.
+        class_wise: largest fraction that one threshold per class classifies.
+        uniform: largest fraction that one threshold classifies.
+        at_bias: fraction with ``c_k + b_k > 0 > max_{j != k} (c_j + b_j)``: the learned bias as threshold.
+        with_bias: fraction whose largest logit is the true class: the usual accuracy.
+        threshold: the best single threshold t*.
+        class_thresholds: the best threshold of each class (K,).
+        bias: learned bias (K,), or None.
+        bias_to_threshold: |mean(-b) - t*| and max_j |-b_j - t*|, or None.
+        positive: moments of the true classes' scores.
+        negative: moments of the other classes' scores.
+        histograms: of both.
+        compactness: mean cosine within classes.
+        distinctiveness: mean of 1 - cosine across classes.
+        nearest: the nearest unconstrained feature model under CE and under BCE.
+    """
+
+    classes: int
+    dim: int
+    samples: int
+    collapse: Collapse
+    sample_wise: float
+    class_wise: float
+    uniform: float
+    at_bias: float | None
+    with_bias: float
+    threshold: Threshold
+    class_thresholds: npt.NDArray[np.float64]
+    bias: npt.NDArray[np.float64] | None
+    bias_to_threshold: dict[str, float] | None
+    positive: Moments
+    negative: Moments
+    histograms: Histograms
+    compactness: float
+    distinctiveness: float
+    nearest: dict[str, Nearest]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``ufm measure --json`` prints: numbers, lists and None only."""
+        b, away = self.bias, self.bias_to_threshold
+        return {
+            "classes": self.classes,
+            "dim": self.dim,
+            "samples": self.samples,
+            "collapse": {k: float(v) for k, v in vars(self.collapse).items()},
+            "accuracy": {
+                "sample_wise": self.sample_wise,
+                "class_wise": self.class_wise,
+                "uniform": self.uniform,
+                "at_bias": self.at_bias,
+                "with_bias": self.with_bias,
+            },
+            "threshold": self.threshold.value,
+            "threshold_interval": [self.threshold.low, self.threshold.high],
+            "bias": None if b is None else {"mean": float(b.mean()), "std": float(b.std()), "to_threshold": away},
+            "scores": {
+                "positive": dataclasses.asdict(self.positive),
+                "negative": dataclasses.asdict(self.negative),
+                "overlap": self.histograms.overlap(),
+            },
+            "compactness": self.compactness,
+            "distinctiveness": self.distinctiveness,
+            "nearest": {loss: dataclasses.asdict(model) for loss, model in self.nearest.items()},
+        }
+
+
+def measure(
+    features: Any,
+    labels: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Measurement:
+    """Measure last-layer features and classifier of any network.
+
+    Args:
+        features: (N, d), one row per sample, as frameworks store them: NumPy (memory-mapped too), JAX or
+            PyTorch. float16 and bfloat16 are computed with in float32.
+        labels: (N,) integers in 0..K-1, every class present.
+        weight: (K, d), K >= 2.
+        bias: (K,), one number, or None; logits are ``weight @ h + bias``.
+        progress: called with (rows done, rows to do) after each block; two passes are made.
+
+    Raises:
+        InputError: naming the field, its value and what is allowed.
+
+    >>> import numpy as np, ufm
+    >>> U = np.asarray(ufm.geometry.simplex_etf(3, 4))
+    >>> found = ufm.measure(np.repeat(U, 5, axis=0), np.repeat(np.arange(3), 5), U)
+    >>> found.uniform, round(found.threshold.value, 3), round(found.distinctiveness, 3)
+    (1.0, 0.25, 1.5)
+    """
+    given = {"features": features, "labels": labels, "weight": weight, "bias": bias}
+    return measure_tables({k: table(k, v) for k, v in given.items() if v is not None}, progress)
+
+
+def measure_file(path: str | Path, progress: Callable[[int, int], None] | None = None) -> Measurement:
+    """`measure` of an .npz or .safetensors file or a folder of .npy files, which may be larger than memory."""
+    with open_features(path) as arrays:
+        return measure_tables(arrays, progress)
+
+
+def measure_tables(arrays: dict[str, Table], progress: Callable[[int, int], None] | None = None) -> Measurement:
+    """`measure` of tables that are read by blocks."""
+    features = arrays["features"]
+    labels, weight, bias = _checked(arrays)
+    (K, d), N = weight.shape, labels.size
+    rows = max(1, BLOCK_BYTES // (weight.dtype.itemsize * max(K, d)))
+    done = 0
+
+    def report(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, 2 * N)
+
+    stats = statistics(lambda: features.read(rows), labels, weight, bias, report)
+    threshold = uniform.uniform_accuracy(stats.scores)
+    class_wise, class_thresholds = uniform.class_wise_accuracy(stats.scores, labels, K)
+    shape = _configuration(weight, stats.means.T, stats.centre)
+    return Measurement(
+        classes=K,
+        dim=d,
+        samples=N,
+        collapse=Collapse(nc1=stats.nc1, nc4=stats.nc4, **{k: float(v) for k, v in shape.items()}),
+        sample_wise=uniform.sample_wise_accuracy(stats.scores),
+        class_wise=class_wise,
+        uniform=threshold.accuracy,
+        at_bias=None if bias is None else uniform.accuracy_at(stats.logits, 0.0),
+        with_bias=uniform.sample_wise_accuracy(stats.logits),
+        threshold=threshold,
+        class_thresholds=class_thresholds,
+        bias=bias,
+        bias_to_threshold=None if bias is None else uniform.bias_to_threshold(bias, threshold.value),
+        positive=stats.positive,
+        negative=stats.negative,
+        histograms=stats.histograms,
+        compactness=cosines.compactness(stats.unit_sums, stats.counts),
+        distinctiveness=cosines.distinctiveness(stats.unit_sums, stats.counts),
+        nearest=_nearest(stats, weight, bias),
+    )
+
+
+def _checked(arrays: dict[str, Table]) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.float64] | None]:
+    """Labels, weight (in the precision of the work) and bias (K,), each against the others."""
+    F, L, W = arrays["features"], arrays["labels"], arrays["weight"]
+    require(len(F.shape) == 2 and min(F.shape) >= 1, "features.shape", F.shape, "(N, d) with N, d >= 1")
+    N, d = F.shape
+    require(L.shape == (N,), "labels.shape", L.shape, f"({N},), one per row of features")
+    require(len(W.shape) == 2 and W.shape[0] >= 2, "weight.shape", W.shape, "(K, d) with K >= 2")
+    K = W.shape[0]
+    transposed = " (is features transposed?)" if W.shape[1] == N else ""
+    require(W.shape[1] == d, "weight.shape", W.shape, f"(K, {d}), like features {F.shape}{transposed}")
+    require(L.dtype.kind in "iu", "labels.dtype", str(L.dtype), "integers")
+    labels = L.whole()
+    require(labels.min() >= 0 and labels.max() < K, "labels", f"{labels.min()}..{labels.max()}", f"in 0..{K - 1}")
+    labels = labels.astype(np.int64)
+    counts = np.bincount(labels, minlength=K)
+    empty = np.flatnonzero(counts == 0)
+    several = f" and {empty.size - 1} more" if empty.size > 1 else ""
+    require(not empty.size, "labels", f"no sample of class {empty[:1].sum()}{several}", "at least one of each class")
+
+    weight = W.whole()
+    precision = np.result_type(*(np.promote_types(t.dtype, np.float32) for t in (F, W)))
+    weight = weight.astype(precision)
+    require(bool(np.isfinite(weight).all()), "weight", "NaN or inf", "finite")
+    if "bias" not in arrays:
+        return labels, weight, None
+    bias = arrays["bias"].whole().astype(np.float64)
+    require(bias.shape in ((), (1,), (K,)), "bias.shape", bias.shape, f"({K},), () or (1,)")
+    require(bool(np.isfinite(bias).all()), "bias", "NaN or inf", "finite")
+    return labels, weight, np.broadcast_to(bias, (K,))
+
+
+def _nearest(stats: Statistics, weight: npt.NDArray[Any], bias: npt.NDArray[np.float64] | None) -> dict[str, Nearest]:
+    K, N = len(stats.counts), int(stats.counts.sum())
+    variance = (stats.positive.std**2 + (K - 1) * stats.negative.std**2) / K
+    observed = Observed(
+        classes=K,
+        samples=N,
+        positive=stats.positive.mean,
+        negative=stats.negative.mean,
+        bias=None if bias is None else float(bias.mean()),
+        weight_norm=float(np.linalg.norm(weight.astype(np.float64))),
+        feature_norm=float(np.sqrt(stats.energy)),
+        spread=float(np.sqrt(variance)),
+    )
+    return {loss: nearest(observed, loss) for loss in ("ce", "bce")}

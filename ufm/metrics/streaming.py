@@ -1,0 +1,217 @@
+"""Everything `ufm measure` needs of a network's features, in two passes over blocks of rows.
+
+The first pass takes class sums, the extremes and the moments of the scores; the second, knowing means and
+ranges, the within-class deviations (no cancellation), the nearest means and the histograms. Products run
+in float32 or better, sums in float64. Memory: a block, its scores, (K, d), and four numbers a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ufm._base import require
+from ufm.metrics.cosines import class_sums, unit_sums
+from ufm.metrics.uniform import Extremes, extremes
+
+Array64 = npt.NDArray[np.float64]
+Blocks = Callable[[], Iterable[npt.NDArray[Any]]]
+BINS = 4096
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean, standard deviation, least and largest of one kind of score."""
+
+    mean: float
+    std: float
+    min: float
+    max: float
+
+
+@dataclass(frozen=True)
+class Histograms:
+    """Counts of the positive and the negative scores in common bins: ``edges`` has one entry more."""
+
+    edges: Array64
+    positive: npt.NDArray[np.int64]
+    negative: npt.NDArray[np.int64]
+
+    def overlap(self) -> float:
+        """`ufm.metrics.uniform.overlap` at the edges of the bins: at most one bin's mass above the exact value."""
+        below = np.concatenate([[0], np.cumsum(self.positive)]) / self.positive.sum()
+        above = 1.0 - np.concatenate([[0], np.cumsum(self.negative)]) / self.negative.sum()
+        return float(np.min(below + above))
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What two passes leave behind.
+
+    Attributes:
+        counts: samples per class (K,).
+        means: class means (K, d).
+        centre: mean of all features (d,).
+        unit_sums: sum of the unit features of each class (K, d).
+        energy: ``||H||_F^2``.
+        scores: `Extremes` of the unbiased scores.
+        logits: `Extremes` with the bias added.
+        positive: `Moments` of the unbiased scores of true classes.
+        negative: `Moments` of the others.
+        histograms: of both.
+        nc1: ``tr(S_W S_B^+)/K``.
+        nc4: fraction of samples whose largest logit is not the nearest class mean.
+    """
+
+    counts: npt.NDArray[np.int64]
+    means: Array64
+    centre: Array64
+    unit_sums: Array64
+    energy: float
+    scores: Extremes
+    logits: Extremes
+    positive: Moments
+    negative: Moments
+    histograms: Histograms
+    nc1: float
+    nc4: float
+
+
+def statistics(
+    blocks: Blocks,
+    labels: npt.NDArray[np.integer],
+    weight: npt.NDArray[Any],
+    bias: npt.NDArray[Any] | None = None,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> Statistics:
+    """Two passes over the features.
+
+    Args:
+        blocks: called once per pass; yields the features (N, d) in order, as blocks of rows.
+        labels: (N,), every class 0..K-1 present.
+        weight: (K, d); products run in its precision, float32 at least.
+        bias: (K,), a scalar, or None.
+        progress: told the rows of each block done, 2 N in all.
+
+    Raises:
+        InputError: for NaN or inf, or if the blocks do not add up to N rows of d numbers.
+    """
+    K, d = weight.shape
+    N = labels.size
+    W = weight.astype(np.promote_types(weight.dtype, np.float32))
+    offset = np.broadcast_to(np.asarray(0.0 if bias is None else bias, W.dtype), (K,))[:, None]
+    counts = np.bincount(labels.astype(np.intp), minlength=K)
+
+    sums, units, energy = np.zeros((K, d)), np.zeros((K, d)), 0.0
+    score_ends, logit_ends, least, winners = [], [], np.inf, []
+    for H, k in _columns(blocks, labels, W):
+        with np.errstate(over="ignore", invalid="ignore"):
+            scores = W @ H
+        least_here, ends = float(scores.min()), extremes(scores, k)
+        finite = np.isfinite(least_here) and np.isfinite(ends.positive).all() and np.isfinite(ends.negative).all()
+        require(bool(finite), "scores", "overflow in weight @ features", f"finite in {W.dtype}")
+        sums += class_sums(H, k, K)
+        units += unit_sums(H, k, K)
+        energy += float(np.sum(np.square(H, dtype=np.float64)))
+        score_ends.append(ends)
+        np.put_along_axis(scores, k[None, :], np.inf, axis=0)
+        least = min(least, float(scores.min()))
+        np.put_along_axis(scores, k[None, :], ends.positive[None, :], axis=0)
+        scores += offset
+        logit_ends.append(ends if bias is None else extremes(scores, k))
+        winners.append(_largest(scores, k))
+        progress(H.shape[1])
+
+    ends, logits, predicted = _joined(score_ends), _joined(logit_ends), np.concatenate(winners)
+    positive = np.asarray(ends.positive, float)
+    means, centre = sums / counts[:, None], sums.sum(axis=0) / N
+    others_mean = float(W.sum(axis=0, dtype=float) @ sums.sum(axis=0) - positive.sum()) / (N * (K - 1))
+    low = min(least, float(positive.min()))
+    high = max(float(np.max(ends.negative)), float(positive.max()))
+    edges = np.linspace(low, high if high > low else low + 1.0, BINS + 1)
+    centred = means - centre
+    within = _within_over_between(centred).astype(W.dtype)
+    half_norms = 0.5 * np.sum(centred**2, axis=1)[:, None].astype(W.dtype)
+    centred, middle = centred.astype(W.dtype), centre[:, None].astype(W.dtype)
+    deviation, spread, misplaced, row = 0.0, 0.0, 0, 0
+    own, everything = np.zeros((2, BINS), np.int64)
+    for H, k in _columns(blocks, labels, W):
+        scores = W @ H
+        H = H - middle
+        deviation += float(np.sum(np.square(within @ (H - centred[k].T), dtype=np.float64)))
+        closeness = centred @ H
+        closeness -= half_norms
+        misplaced += int(np.sum(predicted[row : row + len(k)] != _largest(closeness, k)))
+        bins = _bins(scores, edges)
+        everything += np.bincount(bins.ravel(), minlength=BINS)
+        own += np.bincount(np.take_along_axis(bins, k[None, :], axis=0)[0], minlength=BINS)
+        scores -= W.dtype.type(others_mean)
+        np.put_along_axis(scores, k[None, :], 0.0, axis=0)
+        spread += float(np.sum(np.einsum("ji,ji->j", scores, scores), dtype=np.float64))
+        progress(len(k))
+        row += len(k)
+    return Statistics(
+        counts=counts,
+        means=means,
+        centre=centre,
+        unit_sums=units,
+        energy=energy,
+        scores=ends,
+        logits=logits,
+        positive=Moments(float(positive.mean()), float(positive.std()), float(positive.min()), float(positive.max())),
+        negative=Moments(
+            mean=others_mean,
+            std=float(np.sqrt(spread / (N * (K - 1)))),
+            min=least,
+            max=float(np.max(ends.negative)),
+        ),
+        histograms=Histograms(edges, own, everything - own),
+        nc1=deviation / N,
+        nc4=misplaced / N,
+    )
+
+
+def _columns(blocks: Blocks, labels: npt.NDArray[np.integer], W: npt.NDArray[Any]) -> Iterator[tuple[Any, Any]]:
+    """Each block as (d, rows) in the precision of W and finite, with its labels."""
+    row, d = 0, W.shape[1]
+    for block in blocks():
+        rows = len(block)
+        fits = block.ndim == 2 and block.shape[1] == d and row + rows <= labels.size
+        require(
+            fits, "features", f"a block {block.shape} after {row} rows", f"{labels.size} rows of {d} numbers in all"
+        )
+        H = block.astype(W.dtype, copy=False).T
+        require(bool(np.isfinite(H).all()), "features", "NaN or inf", f"finite (rows {row}..{row + rows - 1})")
+        yield H, labels[row : row + rows].astype(np.intp)
+        row += rows
+    require(row == labels.size, "features", f"{row} rows", f"{labels.size} rows, one per label")
+
+
+def _joined(parts: list[Extremes]) -> Extremes:
+    return Extremes(np.concatenate([p.positive for p in parts]), np.concatenate([p.negative for p in parts]))
+
+
+def _within_over_between(centred: Array64) -> Array64:
+    """A with ``||A x||^2 = x' S_B^+ x / K``; see `ufm.metrics.collapse.within_over_between`."""
+    left, sizes, _ = np.linalg.svd(centred.T, full_matrices=False)
+    kept = sizes > max(centred.shape) * np.finfo(float).eps * max(sizes.max(), np.finfo(float).tiny)
+    return (left[:, kept] / sizes[kept]).T
+
+
+def _largest(columns: npt.NDArray[Any], guess: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Row of the largest entry of each column: searched for only where it is not the one at ``guess``."""
+    wrong = np.flatnonzero(np.take_along_axis(columns, guess[None, :], axis=0)[0] < columns.max(axis=0))
+    rows = guess.copy()
+    rows[wrong] = np.argmax(columns[:, wrong], axis=0)
+    return rows
+
+
+def _bins(values: npt.NDArray[Any], edges: Array64) -> npt.NDArray[np.intp]:
+    """Index of each value's bin; all bins have one width, which makes this several times faster than a search."""
+    scaled = values - values.dtype.type(edges[0])
+    scaled *= values.dtype.type(BINS / (edges[-1] - edges[0]))
+    return np.clip(scaled, 0, BINS - 1, out=scaled).astype(np.intp)

@@ -1,0 +1,82 @@
+"""The sheet of `ufm measure`: scores with bias and threshold, collapse metrics, and the nearest model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ufm.measurement import Measurement
+from ufm.plotting.style import BIAS, GREY, NEGATIVE, POSITIVE, style
+
+DRAWN_BINS = 128
+
+
+def sheet(networks: Mapping[str, Measurement]) -> Figure:
+    """One row per network; the two histograms are each normalised, as in the papers' figures."""
+    with style():
+        figure = Figure(figsize=(13.0, 3.4 * len(networks)))
+        rows = figure.subplots(len(networks), 3, squeeze=False, width_ratios=(2.0, 1.2, 1.2))
+        for axes, (name, network) in zip(rows, networks.items(), strict=True):
+            score_histograms(axes[0], network)
+            accuracies = f"uniform accuracy {network.uniform:.3f}, sample-wise {network.sample_wise:.3f}"
+            axes[0].set_title(f"{name}: {accuracies}")
+            collapse_bars(axes[1], network)
+            nearest_models(axes[2], network)
+    return figure
+
+
+def score_histograms(axes: Axes, network: Measurement) -> None:
+    """Positive and negative scores, with minus the learned bias (the threshold it implies) and t*."""
+    histograms = network.histograms
+    edges = histograms.edges[:: (len(histograms.edges) - 1) // DRAWN_BINS]
+    for counts, colour, label in (
+        (histograms.negative, NEGATIVE, "negative scores"),
+        (histograms.positive, POSITIVE, "positive scores"),
+    ):
+        coarse = counts.reshape(DRAWN_BINS, -1).sum(axis=1)
+        axes.stairs(coarse / (coarse.sum() * np.diff(edges)), edges, fill=True, alpha=0.55, color=colour, label=label)
+    if network.bias is not None:
+        learned = -network.bias
+        axes.axvline(float(learned.mean()), color=BIAS, linewidth=2, label="minus bias (mean, range)")
+        axes.axvspan(float(learned.min()), float(learned.max()), color=BIAS, alpha=0.15, linewidth=0)
+    if np.isfinite(network.threshold.value):
+        axes.axvline(network.threshold.value, color="black", linestyle="--", label="best threshold t*")
+    axes.set_xlabel("unbiased score  $w_j^\\top h$")
+    axes.set_ylabel("density")
+    axes.set_ylim(top=1.45 * axes.get_ylim()[1])
+    axes.legend(fontsize="small", ncols=2, loc="upper left", frameon=True, framealpha=0.9, edgecolor="none")
+
+
+def collapse_bars(axes: Axes, network: Measurement) -> None:
+    """NC1-NC4 on a logarithmic axis; a zero has no bar."""
+    names = ("nc1", "nc2", "nc2_means", "nc3", "nc4")
+    values = [float(getattr(network.collapse, name)) for name in names]
+    axes.bar([name.upper().replace("_", "\n") for name in names], np.maximum(values, 1e-16), color=GREY)
+    axes.set_yscale("log")
+    shown = [v for v in values if v > 1e-16]
+    axes.set_ylim(min(shown, default=1e-2) / 10.0, 10.0 * max(shown, default=1.0))
+    axes.set_title("collapse (0 = simplex ETF)")
+
+
+def nearest_models(axes: Axes, network: Measurement) -> None:
+    """Measured mean scores and threshold implied by the bias beside those of the nearest models."""
+
+    def point(x: int, positive: float, negative: float, bias: Any) -> None:
+        axes.plot(x, positive, "o", color=POSITIVE)
+        axes.plot(x, negative, "o", color=NEGATIVE)
+        if bias is not None and np.isfinite(bias):
+            axes.plot(x, -bias, "_", color=BIAS, markersize=18)
+
+    bias = None if network.bias is None else float(network.bias.mean())
+    point(0, network.positive.mean, network.negative.mean, bias)
+    names = ["measured"]
+    for x, (loss, model) in enumerate(network.nearest.items(), start=1):
+        point(x, model.positive, model.negative, model.bias)
+        names.append(f"{loss.upper()}\n{model.regime}\noff by {model.residual:.0%}")
+    axes.set_xticks(range(len(names)), names)
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_title("nearest unconstrained feature model")
