@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from ufm.atlas._core import Case, Evidence, Finding, Quantity, Report, Theorem, Verdict, check, quantity
-from ufm.atlas._verify import PAPERS, THEOREMS, standard_suite, verify
+from ufm.atlas._draw import Family
+from ufm.atlas._phase import DIAGRAMS, Diagram, diagram
+from ufm.atlas._trials import Trial, Trials, rerun, save_counterexample
+from ufm.atlas._verify import PAPERS, THEOREMS, standard_suite, verify, verify_random
 
 __all__ = [
+    "DIAGRAMS",
     "PAPERS",
     "THEOREMS",
     "Case",
+    "Diagram",
     "Evidence",
+    "Family",
     "Finding",
     "Quantity",
     "Report",
     "Theorem",
+    "Trial",
+    "Trials",
     "Verdict",
     "check",
+    "diagram",
     "quantity",
+    "rerun",
+    "save_counterexample",
     "standard_suite",
     "verify",
+    "verify_random",
 ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from ufm.atlas._core import Evidence, Quantity, quantity
-from ufm.problem import Problem
+from ufm.problem import Params, Problem
 from ufm.theory.closed_forms import Logits
 
 
@@ -61,3 +64,45 @@ def all_zero(problem: Problem, evidence: Evidence) -> list[Quantity]:
     x = evidence.solution.params
     sizes = float(np.linalg.norm(x.W)) + float(np.linalg.norm(x.H))
     return [quantity("norm of W and H", 0.0, sizes, 1e-4)]
+
+
+def random_for(problem: Problem, seed: int) -> np.random.Generator:
+    """Random numbers that belong to a problem: the same again when it is checked again."""
+    decays = np.array([float(v) for v in vars(problem.decay).values()])
+    return np.random.default_rng([seed, *decays.view(np.uint64).tolist()])
+
+
+@jax.jit
+def gradient(problem: Problem, params: Params) -> Params:
+    """Gradient of the objective by automatic differentiation."""
+    return jax.grad(problem.objective)(params)
+
+
+@jax.jit
+def logit_gradient(problem: Problem, params: Params) -> Array:
+    """``grad_Z`` of the mean loss (K, columns)."""
+    return jax.grad(problem.risk)(problem.logits(params))
+
+
+@jax.jit
+def curvature(problem: Problem, params: Params, direction: Params) -> Array:
+    """``<direction, Hessian direction>`` by automatic differentiation."""
+    _, product = jax.jvp(jax.grad(problem.objective), (params,), (direction,))
+    return sum(
+        (jnp.sum(x * y) for x, y in zip(*map(jax.tree.leaves, (product, direction)), strict=True)), jnp.zeros(())
+    )
+
+
+def full_norm(tree: Params) -> float:
+    """Euclidean norm over all leaves."""
+    return float(np.sqrt(sum(np.sum(np.asarray(x) ** 2) for x in jax.tree.leaves(tree))))
+
+
+def yes(name: str, predicted: bool, measured: bool) -> Quantity:
+    """A statement that is true (1) or false (0)."""
+    return quantity(name, float(predicted), float(measured))
+
+
+def near(ratio: float) -> bool:
+    """Whether a quantity is within 1 % of its threshold, where no run can tell the sides apart."""
+    return abs(np.log(ratio)) < 0.01

@@ -119,6 +119,8 @@ class Theorem:
         claim: quantities predicted and measured; the first one is the headline.
         minimum: whether the claim speaks of the global minimum, so that a verdict needs a certificate.
         recorded: the verdict known for the theorem as a whole.
+        draw: a random problem, inside the hypotheses or not (see `_draw.Family`).
+        most: bound on the instances of a run, where one of them takes long.
     """
 
     id: str
@@ -130,6 +132,8 @@ class Theorem:
     claim: Claim
     minimum: bool = True
     recorded: Verdict = Verdict.HOLDS
+    draw: Callable[[np.random.Generator], Problem] | None = None
+    most: int | None = None
 
 
 @dataclass(frozen=True)

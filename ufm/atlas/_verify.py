@@ -11,17 +11,35 @@ import jax
 
 import ufm
 from ufm._base import nearest, require
-from ufm.atlas import binary, li2025, mse, zhou2022, zhu2021
+from ufm.atlas import (
+    binary,
+    dynamics,
+    fang2021,
+    hong2024,
+    li2025,
+    li2025_bias,
+    mse,
+    rediscovering,
+    thrampoulidis2022,
+    zhou2022,
+    zhu2021,
+)
 from ufm.atlas._core import Case, Evidence, Finding, Report, Theorem, Verdict, check
+from ufm.atlas._trials import RETRIES, Trials, run_trials
 from ufm.losses import BCE, CE, MSE, Focal, LabelSmoothing
 from ufm.problem import Decay, Problem
 
-PAPERS = {
+PAPERS: dict[str, tuple[Theorem, ...]] = {
     "zhu2021": zhu2021.THEOREMS,
     "zhou2022": zhou2022.THEOREMS,
     "mse": mse.THEOREMS,
-    "li2025": li2025.THEOREMS,
+    "li2025": (*li2025.THEOREMS, *li2025_bias.THEOREMS),
+    "rediscovering": rediscovering.THEOREMS,
+    "hong2024": hong2024.THEOREMS,
+    "fang2021": fang2021.THEOREMS,
+    "thrampoulidis2022": thrampoulidis2022.THEOREMS,
     "binary": binary.THEOREMS,
+    "dynamics": dynamics.THEOREMS,
 }
 THEOREMS: dict[str, Theorem] = {t.id: t for group in PAPERS.values() for t in group}
 
@@ -77,6 +95,37 @@ def standard_suite() -> list[Case]:
         Case(li2025.BCE_FORGETS, ten, holds),
         Case(binary.EQUIVALENCE, pair, holds),
     ]
+
+
+def verify_random(
+    instances: int = 200,
+    *,
+    paper: str | None = None,
+    theorem: str | None = None,
+    seed: int = 0,
+    quick: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Trials:
+    """Try theorems on random problems inside, on the boundary of and outside their hypotheses.
+
+    Args:
+        instances: inside the hypotheses, for each theorem.
+        paper: keep only the theorems of one paper (`PAPERS`).
+        theorem: keep only one theorem, by id (`THEOREMS`).
+        seed: of problems and starts.
+        quick: one static shape for each theorem: fewer compilations.
+        progress: called with (done, total).
+
+    Returns:
+        `Trials`; its ``ok`` says whether every verdict is the recorded one.
+
+    >>> import jax; jax.config.update("jax_enable_x64", True)
+    >>> verify_random(5, theorem="rediscovering/naive").trials[0].verdict.value
+    'holds'
+    """
+    chosen = _chosen(paper, theorem).values()
+    found = run_trials(chosen, instances, seed=seed, quick=quick, progress=progress)
+    return Trials(found, {**_meta(seed, RETRIES), "instances": instances, "quick": quick})
 
 
 def verify(

@@ -6,10 +6,15 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from scipy.special import expit, softmax
 
+from ufm.atlas._claims import strength
 from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
-from ufm.losses import CE, custom
+from ufm.atlas._draw import SHAPES, Family
+from ufm.atlas.zhu2021 import is_balanced
+from ufm.losses import BCE, CE, custom
 from ufm.problem import Decay, Problem
 
 
@@ -50,6 +55,36 @@ EQUIVALENCE = Theorem(
     hypotheses="CE, K = 2, bias per class or none",
     inside=lambda p: isinstance(p.loss, CE) and p.classes == 2 and p.classifier is None and p.bias != "unified",
     claim=_equivalence,
+    draw=Family(lambda rng: CE(), ((2, 3, 4), (2, 3, (5, 2))), ("per_class", "none")),
 )
 
-THEOREMS = (EQUIVALENCE,)
+
+def _outputs(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+    """Probabilities at the solution, from its logits by NumPy; mu alone predicts them."""
+    mu, K = strength(problem), problem.classes
+    Z = np.asarray(problem.logits(evidence.solution.params))
+    true = np.arange(K)[:, None] == problem.labels[None, :]
+    outputs = expit(Z) if isinstance(problem.loss, BCE) else softmax(Z, axis=0)
+    return [
+        quantity("log of 1 - output at the true class", np.log((K - 1) * mu), np.log((1 - outputs[true]).mean()), 1e-6),
+        quantity("log of the output elsewhere", np.log(mu), np.log(outputs[~true].mean()), 1e-6),
+        quantity("spread of the outputs elsewhere, relative", 0.0, np.ptp(outputs[~true]) / mu, 1e-6),
+    ]
+
+
+OUTPUTS = Theorem(
+    id="binary/outputs",
+    source="theory of this package",
+    statement="Softmax and sigmoids alike: regularisation alone sets how extreme the outputs are.",
+    formula="1 - (K-1) mu at the true class, mu elsewhere, mu = sqrt(n decay_W decay_H)",
+    hypotheses="CE, or BCE with a free bias (decay_b = 0), balanced, d >= K-1, K mu < 1",
+    inside=lambda p: (
+        (isinstance(p.loss, CE) or (isinstance(p.loss, BCE) and p.bias != "none" and float(p.decay.b) == 0))
+        and is_balanced(p)
+        and p.classes * strength(p) < 1
+    ),
+    claim=_outputs,
+    draw=Family(lambda rng: (CE(), BCE())[rng.integers(2)], SHAPES, strength=(1e-3, 2.0), decay_b=(0.0, 0.0)),
+)
+
+THEOREMS = (EQUIVALENCE, OUTPUTS)

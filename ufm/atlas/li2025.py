@@ -10,6 +10,7 @@ import optax
 
 from ufm.atlas._claims import all_zero, equivalent_decay_b, etf_geometry, strength, symmetric_logits
 from ufm.atlas._core import Evidence, Quantity, Theorem, Verdict, quantity
+from ufm.atlas._draw import SHAPES, WIDE, Family
 from ufm.atlas.zhu2021 import is_balanced
 from ufm.losses import BCE, CE
 from ufm.problem import Problem
@@ -17,6 +18,9 @@ from ufm.solvers import Gradient, solve
 from ufm.theory import closed_forms
 
 PAPER = "Li et al. 2025"
+PUBLISHED = Family(lambda rng: BCE(), SHAPES)
+ANY_BIAS = Family(lambda rng: BCE(), WIDE, ("per_class", "unified", "none"))
+CROSS_ENTROPY = Family(lambda rng: CE(), SHAPES)
 
 
 def _bce(problem: Problem, least_dim: int = -1) -> bool:
@@ -40,6 +44,7 @@ THEOREM_1 = Theorem(
     hypotheses="CE, balanced, d >= K-1",
     inside=lambda p: isinstance(p.loss, CE) and is_balanced(p),
     claim=lambda p, e: _scores_from_norm(p, e),
+    draw=CROSS_ENTROPY,
 )
 
 THEOREM_2 = Theorem(
@@ -51,6 +56,7 @@ THEOREM_2 = Theorem(
     inside=lambda p: _bce(p) and p.bias == "per_class" and _separates(p),
     claim=_as_published,
     recorded=Verdict.REFUTED,
+    draw=PUBLISHED,
 )
 
 
@@ -73,6 +79,7 @@ THEOREM_2_CORRECTED = Theorem(
     hypotheses="BCE, balanced, d >= K, K mu < 1, any bias mode",
     inside=lambda p: _bce(p, 0) and _separates(p),
     claim=_corrected,
+    draw=ANY_BIAS,
 )
 
 
@@ -89,6 +96,7 @@ BCE_ZERO = Theorem(
     hypotheses="BCE, balanced, d >= K-1, K mu >= 1, decay_b |b| <= mu",
     inside=lambda p: _bce(p) and p.bias != "none" and not _separates(p) and _bias_force_at_zero(p) <= strength(p),
     claim=_bce_threshold,
+    draw=Family(lambda rng: BCE(), SHAPES, strength=(0.3, 5.0)),
 )
 
 
@@ -138,6 +146,7 @@ CE_BIAS_LAW = Theorem(
     inside=lambda p: bool(p.loss.shift_invariant) and p.bias == "per_class",
     claim=_bias_law,
     minimum=False,
+    draw=CROSS_ENTROPY,
 )
 
 
@@ -156,6 +165,7 @@ BCE_FORGETS = Theorem(
     hypotheses="BCE, balanced, d >= K, K mu < 1, with bias",
     inside=lambda p: _bce(p, 0) and _separates(p) and p.bias != "none",
     claim=_bce_forgets,
+    draw=Family(lambda rng: BCE(), WIDE, ("per_class", "unified")),
 )
 
 THEOREMS = (THEOREM_1, THEOREM_2, THEOREM_2_CORRECTED, BCE_ZERO, CE_BIAS_LAW, BCE_FORGETS)

@@ -9,11 +9,16 @@ import numpy as np
 from ufm import geometry
 from ufm.atlas._claims import equivalent_decay_b, etf_geometry, strength, symmetric_logits
 from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
+from ufm.atlas._draw import WIDE, Family
 from ufm.atlas.zhu2021 import is_balanced
 from ufm.losses import MSE
 from ufm.problem import Problem
 from ufm.theory import closed_forms
 from ufm.theory.closed_forms import Logits
+
+
+def _rescaled(rng: np.random.Generator) -> MSE:
+    return MSE(float(rng.uniform(0.3, 5.0)), float(rng.uniform(0.5, 8.0)))
 
 
 def _predicted(problem: Problem) -> Logits:
@@ -37,6 +42,7 @@ WITH_BIAS = Theorem(
     hypotheses="MSE, balanced, d >= K, decay_b = 0, gap > 0",
     inside=lambda p: _mse(p) and p.bias != "none" and float(p.decay.b) == 0 and _predicted(p).gap > 0,
     claim=_free_bias,
+    draw=Family(_rescaled, WIDE, decay_b=(0.0, 0.0), strength=(0.01, 30.0)),
 )
 
 
@@ -66,6 +72,7 @@ NO_BIAS = Theorem(
         and p.classes * strength(p) < 2
     ),
     claim=_frame,
+    draw=Family(lambda rng: MSE(1.0, 1.0), WIDE, ("none",)),
 )
 
 
@@ -82,6 +89,7 @@ DECAYED_BIAS = Theorem(
     hypotheses="MSE, balanced, d >= K",
     inside=_mse,
     claim=_decayed,
+    draw=Family(_rescaled, WIDE, ("per_class", "unified", "none"), strength=(0.01, 10.0), decay_b=(1e-3, 10.0)),
 )
 
 THEOREMS = (WITH_BIAS, NO_BIAS, DECAYED_BIAS)

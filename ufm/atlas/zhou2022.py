@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import brentq
 
-from ufm.atlas._claims import all_zero, etf_geometry, minimum, strength, symmetric_logits
-from ufm.atlas._core import Evidence, Quantity, Theorem
-from ufm.atlas.zhu2021 import is_balanced
-from ufm.losses import Focal, LabelSmoothing
+from ufm.atlas._claims import all_zero, etf_geometry, minimum, strength, symmetric_logits, yes
+from ufm.atlas._core import Evidence, Quantity, Theorem, Verdict
+from ufm.atlas._draw import SHAPES, Family, Shape
+from ufm.atlas.zhu2021 import coarse_point, escape, is_balanced, saddles
+from ufm.losses import BCE, CE, MSE, Focal, LabelSmoothing, Loss
 from ufm.problem import Problem
 from ufm.theory import closed_forms
 from ufm.theory.closed_forms import Logits
+from ufm.theory.contrastive import contrastive
 
 PAPER = "Zhou et al. 2022 (all losses)"
+SMOOTHED = Family(lambda rng: LabelSmoothing(float(rng.uniform(0.02, 0.9))), SHAPES)
+
+
+def random_focal(rng: np.random.Generator) -> Focal:
+    """Focal loss with a random exponent."""
+    return Focal(float(rng.uniform(0.2, 4.0)))
 
 
 def _smoothing(problem: Problem) -> bool:
@@ -47,6 +57,7 @@ LABEL_SMOOTHING = Theorem(
     hypotheses="label smoothing, balanced, d >= K-1, alpha + K mu < 1",
     inside=lambda p: _smoothing(p) and _smoothed_strength(p) < 1,
     claim=_ls_minimiser,
+    draw=SMOOTHED,
 )
 LABEL_SMOOTHING_ZERO = Theorem(
     id="zhou2022/ls-zero",
@@ -56,13 +67,14 @@ LABEL_SMOOTHING_ZERO = Theorem(
     hypotheses="label smoothing, balanced, d >= K-1, alpha + K mu >= 1",
     inside=lambda p: _smoothing(p) and _smoothed_strength(p) >= 1,
     claim=_ls_threshold,
+    draw=SMOOTHED,
 )
 
 
 def focal_gaps(mu: float, classes: int, gamma: float) -> list[float]:
     """All stationary gaps a > 0 of focal loss, and 0: roots of the stationarity equation on a fine grid."""
     grid = np.linspace(1e-9, 60.0, 6001)
-    values = np.array([closed_forms.focal_stationarity(a, mu, classes, gamma) for a in grid])
+    values = np.asarray(closed_forms.focal_stationarity(grid, mu, classes, gamma))  # type: ignore[arg-type]
     cells = np.flatnonzero(values[:-1] * values[1:] < 0)
     arguments = (mu, classes, gamma)
     return [0.0] + [
@@ -90,6 +102,121 @@ FOCAL = Theorem(
     hypotheses="focal, balanced, d >= K-1",
     inside=lambda p: isinstance(p.loss, Focal) and is_balanced(p),
     claim=_focal_minimiser,
+    draw=Family(random_focal, SHAPES, strength=(0.01, 0.9)),
 )
 
-THEOREMS = (LABEL_SMOOTHING, LABEL_SMOOTHING_ZERO, FOCAL)
+LS_SADDLES = Theorem(
+    id="zhou2022/ls-strict-saddle",
+    source=f"{PAPER}, benign landscape of label smoothing",
+    statement="Critical points of label smoothing that are not global are strict saddles.",
+    formula="curvature -2 (||grad_Z|| - sqrt(decay_W decay_H)) ||a||^2 < 0 at the origin and the coarse-label points",
+    hypotheses="label smoothing, balanced, d >= K-1, alpha + K mu < 1",
+    inside=lambda p: _smoothing(p) and _smoothed_strength(p) < 1,
+    claim=lambda p, e: saddles(p, float(p.loss.hyper["alpha"])),
+    minimum=False,
+    draw=SMOOTHED,
+)
+
+
+def _focal_origin_slope(problem: Problem) -> float:
+    """``||grad_Z|| / sqrt(decay_W decay_H)`` of focal loss at the origin: pi = 1/K in its stationarity equation."""
+    K, gamma = problem.classes, float(problem.loss.hyper["gamma"])
+    slope = closed_forms.focal_stationarity(0.0, 0.0, K, gamma)
+    return float(slope / ((K - 1) * strength(problem)))
+
+
+FOCAL_SADDLE = Theorem(
+    id="zhou2022/focal-strict-saddle",
+    source=f"{PAPER}, locally benign landscape of focal loss, at the origin",
+    statement="The origin is a strict saddle of focal loss where its logit gradient exceeds the decays.",
+    formula="(1-1/K)^gamma [(1-1/K) + (gamma/K) log K] > (K-1) mu, curvature as in Zhu et al. 2021",
+    hypotheses="focal, balanced, d >= K-1, that inequality",
+    inside=lambda p: isinstance(p.loss, Focal) and is_balanced(p) and _focal_origin_slope(p) > 1,
+    claim=lambda p, e: escape(p, coarse_point(p, 1), "origin"),
+    minimum=False,
+    draw=Family(random_focal, SHAPES),
+)
+
+# The contrastive property ------------------------------------------------------------------------
+
+MANY_CLASSES: tuple[Shape, ...] = ((4, 5, 3), (10, 12, 2), (40, 40, 1))
+
+
+def _contrastive(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+    found = contrastive(problem.loss, problem.classes, evidence.seed)
+    return [
+        yes("equality only at equal negatives", True, found.excess > 0),
+        yes("one minimiser of phi + c |t| for every c", True, found.tie is None),
+        yes("no positive minimiser", True, found.rising),
+        yes("equality at all equal negatives", bool(problem.loss.shift_invariant), found.shift < 1e-9),
+    ]
+
+
+def _any_loss(rng: np.random.Generator) -> Loss:
+    alpha, kappa, beta = float(rng.uniform(0.0, 0.9)), float(rng.uniform(0.3, 5.0)), float(rng.uniform(0.5, 8.0))
+    return (CE(), LabelSmoothing(alpha), BCE(), MSE(kappa, beta))[rng.integers(4)]
+
+
+CONTRASTIVE = Theorem(
+    id="zhou2022/contrastive",
+    source=f"{PAPER}, Def. 1; BCE and MSE: this package",
+    statement="CE and LS have the contrastive property in both readings; BCE and MSE only as written, not 'iff'.",
+    formula="l(z) >= phi(sum_j (z_j - z_k)), equality only at equal negatives; argmin phi(t) + c|t| unique, <= 0",
+    hypotheses="CE, label smoothing, BCE or MSE, K >= 3",
+    inside=lambda p: isinstance(p.loss, (CE, LabelSmoothing, BCE, MSE)) and p.classes >= 3,
+    claim=_contrastive,
+    minimum=False,
+    draw=Family(_any_loss, MANY_CLASSES),
+    most=40,
+)
+CONTRASTIVE_FOCAL = Theorem(
+    id="zhou2022/contrastive-focal",
+    source=f"{PAPER}, Def. 1 for focal loss, uniqueness read for every c > 0",
+    statement="Focal loss has the contrastive property, for every gamma and K.",
+    formula="argmin phi(t) + c|t| unique for every c > 0, phi(t) = F(log(K-1) + t/(K-1))",
+    hypotheses="focal, K >= 3",
+    inside=lambda p: isinstance(p.loss, Focal) and p.classes >= 3,
+    claim=_contrastive,
+    minimum=False,
+    recorded=Verdict.REFUTED,
+    draw=Family(random_focal, MANY_CLASSES[::-1]),
+    most=40,
+)
+
+
+def _convex_up_to_equality(problem: Problem) -> bool:
+    """Whether F is convex on ``y <= log(K-1)``: F'' at log(K-1) decides, because F turns concave once and for good."""
+    with jax.enable_x64(True):
+        curve = jax.grad(jax.grad(problem.loss.of_log_odds))  # type: ignore[attr-defined]
+        return float(curve(jnp.asarray(np.log(problem.classes - 1.0)))) > 0
+
+
+CONTRASTIVE_FOCAL_CORRECTED = Theorem(
+    id="zhou2022/contrastive-focal-corrected",
+    source=f"{PAPER}, Def. 1 for focal loss, corrected (this package)",
+    statement="Focal loss has the property iff F is convex up to log(K-1): for few classes.",
+    formula="phi + c|t| has two minimisers for some c iff F''(log(K-1)) < 0, F(y) = sigmoid(y)^gamma softplus(y)",
+    hypotheses="focal, K >= 3",
+    inside=lambda p: isinstance(p.loss, Focal) and p.classes >= 3,
+    claim=lambda p, e: [
+        yes(
+            "one minimiser of phi + c |t| for every c",
+            _convex_up_to_equality(p),
+            contrastive(p.loss, p.classes, e.seed).tie is None,
+        )
+    ],
+    minimum=False,
+    draw=Family(random_focal, MANY_CLASSES[::-1]),
+    most=40,
+)
+
+THEOREMS = (
+    LABEL_SMOOTHING,
+    LABEL_SMOOTHING_ZERO,
+    FOCAL,
+    LS_SADDLES,
+    FOCAL_SADDLE,
+    CONTRASTIVE,
+    CONTRASTIVE_FOCAL,
+    CONTRASTIVE_FOCAL_CORRECTED,
+)

@@ -4,15 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from scipy.optimize import minimize
 
-from ufm.atlas._claims import all_zero, etf_geometry, strength, symmetric_logits
+from ufm import geometry
+from ufm.atlas._claims import (
+    all_zero,
+    curvature,
+    etf_geometry,
+    full_norm,
+    gradient,
+    logit_gradient,
+    random_for,
+    strength,
+    symmetric_logits,
+    yes,
+)
 from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
+from ufm.atlas._draw import SHAPES, WIDE, Family
 from ufm.losses import CE
-from ufm.problem import Problem
+from ufm.problem import Params, Problem
 from ufm.theory import closed_forms
 
 PAPER = "Zhu et al. 2021"
+FAMILY = Family(lambda rng: CE(), SHAPES)
 
 
 def is_balanced(problem: Problem, least_dim: int = -1) -> bool:
@@ -42,6 +59,7 @@ MINIMISER = Theorem(
     hypotheses="CE, balanced, d >= K-1, K mu < 1",
     inside=lambda p: _ce(p) and p.classes * strength(p) < 1,
     claim=_minimiser,
+    draw=FAMILY,
 )
 
 THRESHOLD = Theorem(
@@ -52,14 +70,12 @@ THRESHOLD = Theorem(
     hypotheses="CE, balanced, d >= K-1, K mu >= 1",
     inside=lambda p: _ce(p) and p.classes * strength(p) >= 1,
     claim=_threshold,
+    draw=FAMILY,
 )
 
 
 def _certificate(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     """The norm of the gradient in the logits is computed here from its definition, by NumPy."""
-    import jax
-    import jax.numpy as jnp
-
     logits = problem.logits(evidence.solution.params)
     U = np.asarray(jax.vmap(jax.grad(problem.loss), (1, 0), 1)(logits, jnp.asarray(problem.labels)))
     weighted = U * np.sqrt(np.broadcast_to(problem.multiplicity, (problem.columns,)))[None, :]
@@ -76,6 +92,115 @@ CERTIFICATE = Theorem(
     hypotheses="convex loss, d > K",
     inside=lambda p: bool(p.loss.convex) and p.classifier is None and p.dim > p.classes,
     claim=_certificate,
+    draw=Family(lambda rng: CE(), (*WIDE, (4, 6, (5, 3, 3, 1)))),
 )
 
-THEOREMS = (MINIMISER, THRESHOLD, CERTIFICATE)
+
+# Strict saddles ----------------------------------------------------------------------------------
+
+
+def coarse_groups(problem: Problem) -> list[int]:
+    """Proper divisors of K: into how many equal groups the classes can be merged."""
+    return [m for m in range(1, problem.classes) if problem.classes % m == 0]
+
+
+def coarse_point(problem: Problem, groups: int, alpha: float = 0.0) -> Params:
+    """The minimiser among points that merge the classes into ``groups`` equal groups; critical in the full problem.
+
+    CE and label smoothing: ``Zbar = a (B B' - J/m)``, B = I_m (x) 1_s, with
+    ``a = log((m-1)(1-P)/P)``, ``P = mu s (m-1) + alpha (m-1)/m``, and 0 where that is not positive.
+    """
+    K, m = problem.classes, groups
+    P = strength(problem) * (K // m) * (m - 1) + alpha * (m - 1) / m
+    a = max(0.0, np.log((m - 1) * (1.0 - P) / P)) if 0 < P < 1 else 0.0
+    r = np.sqrt(problem.counts[0] * float(problem.decay.H) / float(problem.decay.W))
+    rows = np.zeros((K, problem.dim))
+    if m > 1:
+        # B B' - J/m = s (B Q'/sqrt s)(B Q'/sqrt s)', Q the orthonormal basis of centred vectors.
+        rows[:, : m - 1] = np.repeat(geometry.helmert(m).T, K // m, axis=0)
+    W = np.sqrt(a * r) * rows
+    bias = {"per_class": np.zeros(K), "unified": np.zeros(()), "none": None}[problem.bias]
+    return jax.tree.map(jnp.asarray, Params(W, (W / r)[problem.labels].T, bias))
+
+
+def escape(problem: Problem, point: Params, name: str) -> list[Quantity]:
+    """``point`` is critical, and the direction of Thm 3.2 has the curvature that it says.
+
+    With a in null(W) and (u, v) the top singular pair of ``grad_Z``, the direction ``((H/W)^(1/4) u a',
+    -(H/W)^(-1/4) a v', 0)`` (H, W the decays) has curvature ``-2 (||grad_Z|| - sqrt(decay_W decay_H)) ||a||^2``.
+    """
+    W = np.asarray(point.W)
+    left, sizes, right = np.linalg.svd(np.asarray(logit_gradient(problem, point)))
+    a = np.linalg.svd(W)[2][-1]
+    ratio = (float(problem.decay.H) / float(problem.decay.W)) ** 0.25
+    still = None if point.b is None else jnp.zeros_like(point.b)
+    direction = Params(jnp.asarray(ratio * np.outer(left[:, 0], a)), jnp.asarray(-np.outer(a, right[0]) / ratio), still)
+    excess = sizes[0] - np.sqrt(float(problem.decay.W) * float(problem.decay.H))
+    measured = float(curvature(problem, point, direction))
+    return [
+        quantity(f"curvature of the escape direction, {name}", -2.0 * excess, measured, 1e-10),
+        quantity(f"gradient, {name}", 0.0, full_norm(gradient(problem, point)), 1e-10),
+        yes(f"the direction escapes, {name}", True, measured < 0),
+    ]
+
+
+def saddles(problem: Problem, alpha: float = 0.0) -> list[Quantity]:
+    """Every coarse-label point of ``problem`` is a strict saddle."""
+    points = [(m, coarse_point(problem, m, alpha)) for m in coarse_groups(problem)]
+    return [q for m, point in points for q in escape(problem, point, f"{m} of {problem.classes} classes apart")]
+
+
+STRICT_SADDLE = Theorem(
+    id="zhu2021/strict-saddle",
+    source=f"{PAPER}, Thm 3.2 (strict saddles)",
+    statement="Every critical point of CE that is not global has a direction of negative curvature, and which.",
+    formula="curvature -2 (||grad_Z|| - sqrt(decay_W decay_H)) ||a||^2 < 0 at the origin and the coarse-label points",
+    hypotheses="CE, balanced, d >= K-1, K mu < 1",
+    inside=lambda p: _ce(p) and p.classes * strength(p) < 1,
+    claim=lambda p, e: saddles(p),
+    minimum=False,
+    draw=FAMILY,
+)
+
+
+# The lower bound ---------------------------------------------------------------------------------
+
+
+def lower_bound(c1: float, classes: int) -> float:
+    """``c2 = log((1+c1)(K-1))/(1+c1) + c1/(1+c1) log((1+c1)/c1)``."""
+    return float((np.log((1.0 + c1) * (classes - 1)) + c1 * np.log((1.0 + c1) / c1)) / (1.0 + c1))
+
+
+def _lemma(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+    """The infimum of CE less the linear part, by SciPy over all logits."""
+    K, rng = problem.classes, random_for(problem, evidence.seed)
+    c1 = float(np.exp(rng.uniform(-4.0, 4.0)))
+    linear = np.where(np.arange(K) == 0, -(K - 1.0), 1.0) / ((1.0 + c1) * (K - 1))
+
+    def excess(z: np.ndarray) -> tuple[float, np.ndarray]:
+        probability = np.exp(z - np.logaddexp.reduce(z))
+        first = np.arange(K) == 0
+        return np.logaddexp.reduce(z) - z[0] - linear @ z, probability - first - linear
+
+    end = minimize(excess, rng.normal(size=K), jac=True, method="BFGS", options={"gtol": 1e-10})
+    negatives = end.x[1:]
+    return [
+        quantity("infimum of the loss less its linear bound: c2", lower_bound(c1, K), end.fun, 1e-11),
+        quantity("spread of the negatives there", 0.0, np.ptp(negatives), 1e-5),
+        quantity("c1 there", c1, 1.0 / ((K - 1) * np.exp(negatives.mean() - end.x[0])), 1e-5),
+    ]
+
+
+LEMMA = Theorem(
+    id="zhu2021/lemma",
+    source=f"{PAPER}, lower-bound lemma",
+    statement="CE lies above a linear function of the margins, and touches it at equal negatives.",
+    formula="l(z) >= (sum_j z_j - K z_k)/((1+c1)(K-1)) + c2, equality iff negatives agree and c1 = e^(-t/(K-1))/(K-1)",
+    hypotheses="CE, every c1 > 0",
+    inside=lambda p: isinstance(p.loss, CE),
+    claim=_lemma,
+    minimum=False,
+    draw=FAMILY,
+)
+
+THEOREMS = (MINIMISER, THRESHOLD, CERTIFICATE, STRICT_SADDLE, LEMMA)

@@ -10,7 +10,7 @@ FIELDS = ("id", "source", "statement", "formula", "hypotheses", "recorded")
 
 
 @click.command("atlas")
-@click.option("--paper", help="only the theorems of one paper: zhu2021, zhou2022, mse, li2025, binary")
+@click.option("--paper", help="only the theorems of one paper: the part of an id before its slash")
 @options([JSON_OPTION])
 def command(paper: str | None, as_json: bool) -> None:
     """List the theorems: id, source, hypotheses, claim and the verdict on record."""

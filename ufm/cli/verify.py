@@ -23,12 +23,18 @@ from ufm.cli._common import (
 )
 
 VERIFY_OPTIONS = [
-    click.option("--paper", help="only the theorems of one paper: zhu2021, zhou2022, mse, li2025, binary"),
+    click.option("--paper", help="only the theorems of one paper, by its name in `ufm atlas`"),
     click.option("--theorem", help="only one theorem, by its id in `ufm atlas`"),
     click.option("--seed", type=int, default=0, show_default=True, help="of the random starts"),
     click.option("--starts", type=int, default=1, show_default=True, help="random starts per problem"),
+    click.option("--instances", type=int, metavar="N", help="try each theorem on N random problems instead"),
+    click.option("--quick", is_flag=True, help="fewer problems and sizes: --instances 12, one size for each theorem"),
+    click.option("--rerun", type=click.Path(), metavar="FILE", help="check a saved counterexample again"),
     click.option(
-        "--report", type=click.Path(file_okay=False), metavar="DIR", help="write report.md and report.json there"
+        "--report",
+        type=click.Path(file_okay=False),
+        metavar="DIR",
+        help="write report.md and report.json there, and counterexamples",
     ),
 ]
 
@@ -43,18 +49,35 @@ def command(
     theorem: str | None,
     seed: int,
     starts: int,
+    instances: int | None,
+    quick: bool,
+    rerun: str | None,
     report: str | None,
     as_json: bool,
     **given: Any,
 ) -> int:
-    """Check the theorems: a standard suite, or all that speak of the problem given by options.
+    """Check the theorems: a standard suite, all that speak of the problem given by options, or random problems.
 
     Exit status 1 if a verdict differs from the one on record.
     """
     use_jax()
-    from ufm.atlas import verify
+    from ufm.atlas import THEOREMS, Report, verify
+    from ufm.atlas import rerun as check_again
 
     stated = any(context.get_parameter_source(name) == ParameterSource.COMMANDLINE for name in given)
+    if instances is not None or quick:
+        if stated or starts != 1 or rerun:
+            raise click.UsageError("--instances and --quick draw their own problems: no problem, --starts or --rerun")
+        return verify_random_command(
+            12 if instances is None else instances, quick, paper, theorem, seed, report, as_json
+        )
+    if rerun is not None:
+        found = Report([check_again(rerun, THEOREMS)])
+        if as_json:
+            print_json(report_json(found))
+        else:
+            show(found)
+        return 0 if found.ok else 1
     problem = problem_from(given) if stated else None
     with progress_bar("verify", None, "check") as bar:
 
@@ -70,6 +93,104 @@ def command(
     else:
         show(found)
     return 0 if found.ok else 1
+
+
+def verify_random_command(
+    instances: int, quick: bool, paper: str | None, theorem: str | None, seed: int, folder: str | None, as_json: bool
+) -> int:
+    """The run over random problems, its table and its files."""
+    from ufm.atlas import save_counterexample, verify_random
+
+    with progress_bar("verify", None, "instance") as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        found = verify_random(instances, paper=paper, theorem=theorem, seed=seed, quick=quick, progress=progress)
+    saved: dict[str, str] = {}
+    if folder is not None:
+        place = Path(folder)
+        for trial in found.trials:
+            if trial.counterexample is not None:
+                saved[trial.theorem.id] = str(save_counterexample(trial.counterexample, place, seed))
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "report.json").write_text(json.dumps(plain(trials_json(found, saved)), indent=2) + "\n")
+        lines = ["# Theorems on random problems", "", found.summary, ""]
+        lines += markdown(TRIAL_COLUMNS, trial_rows(found))
+        lines += ["", "Made with " + ", ".join(f"{k} {v}" for k, v in found.meta.items()) + ".", ""]
+        (place / "report.md").write_text("\n".join(lines))
+    if as_json:
+        print_json(trials_json(found, saved))
+    else:
+        table("", TRIAL_COLUMNS, trial_rows(found))
+        for trial in found.trials:
+            shown = trial.counterexample or next((f for f in trial.findings if f.verdict == "inconclusive"), None)
+            if shown is not None:
+                click.echo(f"{trial.theorem.id} {shown.verdict} on {_problem_text(shown.problem)}: {shown.reason}")
+            if trial.theorem.id in saved:
+                click.echo(f"  again: ufm verify --rerun {saved[trial.theorem.id]}")
+        click.echo(found.summary)
+    return 0 if found.ok else 1
+
+
+TRIAL_COLUMNS = [
+    "theorem",
+    "source",
+    "inside",
+    "at boundary",
+    "outside: claim false",
+    "undecided",
+    "worst residual / tolerance",
+    "worst gap",
+    "verdict",
+]
+
+
+def trial_rows(found: Any) -> list[list[str]]:
+    """The trials as rows of `TRIAL_COLUMNS`."""
+    rows = []
+    for t in found.trials:
+        gap = "" if t.gap is None else f"{t.gap:.0e}"
+        mark = "" if t.as_recorded else f"  (recorded: {t.theorem.recorded})"
+        numbers = [str(len(t.findings)), str(t.boundary), f"{t.outside}: {t.broken}" if t.outside else "", ""]
+        numbers[-1] = str(t.undecided) if t.undecided else ""
+        rows.append([t.theorem.id, t.theorem.source, *numbers, f"{t.residual:.0e}", gap, t.verdict + mark])
+    return rows
+
+
+def trials_json(found: Any, saved: dict[str, str]) -> dict[str, Any]:
+    """A run over random problems as JSON."""
+    return {
+        "ok": found.ok,
+        "summary": found.summary,
+        "meta": found.meta,
+        "theorems": [
+            {
+                "theorem": t.theorem.id,
+                "source": t.theorem.source,
+                "inside": len(t.findings),
+                "boundary": t.boundary,
+                "outside": t.outside,
+                "outside_false": t.broken,
+                "undecided": t.undecided,
+                "worst_residual": t.residual,
+                "worst_gap": t.gap,
+                "verdict": t.verdict,
+                "recorded": t.theorem.recorded,
+                "as_recorded": t.as_recorded,
+                "counterexample": None if t.counterexample is None else finding_json(t.counterexample),
+                "saved": saved.get(t.theorem.id),
+            }
+            for t in found.trials
+        ],
+    }
+
+
+def markdown(columns: list[str], rows: list[list[str]]) -> list[str]:
+    """A table as lines of Markdown."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return lines + ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
 
 
 def finding_json(finding: Any) -> dict[str, Any]:
@@ -139,7 +260,6 @@ def write(report: Any, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").write_text(json.dumps(plain(report_json(report)), indent=2) + "\n")
     lines = ["# Theorems, checked", "", report.summary, ""]
-    lines += ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows(report)]
+    lines += markdown(COLUMNS, rows(report))
     lines += ["", "Made with " + ", ".join(f"{k} {v}" for k, v in report.meta.items()) + ".", ""]
     (folder / "report.md").write_text("\n".join(lines))

@@ -110,11 +110,12 @@ def configuration(W: Array, means: Array, centre: Array) -> dict[str, Array]:
 def within_over_between(H: Array, labels: Array, means: Array, centred: Array) -> Array:
     """NC1, ``tr(S_W S_B^+)/K``, as a sum of squares (never negative).
 
-    ``S_B = C C'/K`` with the centred means C; its pseudo-inverse drops singular values below rounding.
+    ``S_B = C C'/K`` with the centred means C; its pseudo-inverse drops singular values below the rounding of the means.
     """
     left, sizes, _ = jnp.linalg.svd(centred, full_matrices=False)
     eps = jnp.finfo(H.dtype).eps
-    kept = sizes > max(centred.shape) * eps * jnp.max(sizes)
+    # Centring leaves rounding of the size of the means themselves, which may dwarf the centred ones.
+    kept = sizes > max(centred.shape) * eps * jnp.linalg.norm(means)
     inverse = jnp.where(kept, 1.0 / jnp.where(kept, sizes, 1.0), 0.0)
     deviations = matmul(left.T, H - means[:, labels]) * inverse[:, None]
     # tr(S_W S_B^+)/K = (1/N) sum_i dev_i' (K C^+' C^+) dev_i / K: the two K cancel.

@@ -1,0 +1,165 @@
+"""Random problems for a theorem: inside its hypotheses, just across their boundary, and outside."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from ufm.losses import NAMED, Loss
+from ufm.problem import Decay, Problem
+
+Shape = tuple[int, int, int | tuple[int, ...]]
+"""Classes, dimension, samples per class."""
+SHAPES: tuple[Shape, ...] = ((4, 5, 3), (6, 5, 2))
+"""What most theorems are tried on; the same for all, so that they share compiled programs."""
+WIDE: tuple[Shape, ...] = ((4, 5, 3), (6, 8, 2))
+"""Those with ``dim > classes``."""
+BOUNDARY = 0.02
+"""How far from the boundary of the hypotheses, in the logarithm of every decay, its instances lie."""
+
+
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number whose logarithm is uniform."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+@dataclass(frozen=True)
+class Family:
+    """Draws problems of few static shapes and many decays: a shape costs a compilation, a decay does not.
+
+    Attributes:
+        loss: draws a loss; only its hyper-parameters may vary, or one more program is compiled.
+        shapes: (classes, dim, per_class) to choose from.
+        bias: bias modes to choose from.
+        strength: range of ``K mu`` (``N sqrt(decay_W decay_H)`` when imbalanced, scaled the same way).
+        decay_b: range of the bias decay; (0, 0) for none.
+        balance: range of ``decay_W/decay_H``.
+    """
+
+    loss: Callable[[np.random.Generator], Loss]
+    shapes: tuple[Shape, ...]
+    bias: tuple[str, ...] = ("per_class",)
+    strength: tuple[float, float] = (0.01, 3.0)
+    decay_b: tuple[float, float] = (1e-4, 1.0)
+    balance: tuple[float, float] = (0.05, 20.0)
+
+    def __call__(self, rng: np.random.Generator) -> Problem:
+        """One problem."""
+        K, d, n = self.shapes[rng.integers(len(self.shapes))]
+        bias = self.bias[rng.integers(len(self.bias))]
+        size = np.sqrt(np.mean(n))
+        # K mu = K sqrt(n decay_W decay_H): the product of the decays from the strength, their ratio at random.
+        product, ratio = log_uniform(rng, *self.strength) / (K * size), log_uniform(rng, *self.balance)
+        decay_b = log_uniform(rng, *self.decay_b) if self.decay_b[1] > 0 else 0.0
+        decay = Decay(product * np.sqrt(ratio), product / np.sqrt(ratio), decay_b)
+        return Problem(K, d, n, self.loss(rng), decay, bias)
+
+    def quick(self) -> Family:
+        """The first shape and bias mode and one loss: one program."""
+        loss = self.loss(np.random.default_rng(0))
+        return dataclasses.replace(self, loss=lambda rng: loss, shapes=self.shapes[:1], bias=self.bias[:1])
+
+
+def structure_of(problem: Problem) -> Any:
+    """What decides which compiled program a problem needs: everything but its numbers."""
+    return jax.tree.structure(problem)
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Problems drawn for one theorem."""
+
+    inside: list[Problem]
+    boundary: list[Problem]
+    """Just inside."""
+    outside: list[Problem]
+    """Outside, those just outside first."""
+
+
+def draw(
+    family: Callable[[np.random.Generator], Problem],
+    inside: Callable[[Problem], bool],
+    instances: int,
+    rng: np.random.Generator,
+) -> Instances:
+    """``instances`` problems inside, a tenth of them at the boundary, and up to a tenth more outside.
+
+    The boundary is found by bisection between one problem inside and one outside of the same shape, so
+    a theorem needs no more than its hypotheses to be tested there.
+    """
+    share = max(1, instances // 10)
+    within: list[Problem] = []
+    beyond: list[Problem] = []
+    for _ in range(100 * instances):
+        if len(within) >= instances:
+            break
+        problem = family(rng)
+        if inside(problem):
+            within.append(problem)
+        elif len(beyond) < 2 * share:
+            beyond.append(problem)
+    near: list[Problem] = []
+    across: list[Problem] = []
+    for far in beyond:
+        same = [p for p in within if structure_of(p) == structure_of(far)]
+        if same and len(near) < share:
+            pair = _straddle(same[rng.integers(len(same))], far, inside)
+            if pair is not None:
+                near.append(pair[0])
+                across.append(pair[1])
+    return Instances(within[: max(0, instances - len(near))], near, (across + beyond)[: max(share, len(across))])
+
+
+def _straddle(within: Problem, beyond: Problem, inside: Callable[[Problem], bool]) -> tuple[Problem, Problem] | None:
+    """Two problems `BOUNDARY` to either side of the hypotheses' boundary on the way between two others."""
+    a = jax.tree.leaves(within)
+    b = jax.tree.leaves(beyond)
+    furthest = max((abs(np.log(y / x)) for x, y in zip(a, b, strict=True) if x > 0 and y > 0), default=0.0)
+    if furthest == 0:
+        return None
+
+    def between(t: float) -> Problem:
+        leaves = [x ** (1 - t) * y**t if x > 0 and y > 0 else x + t * (y - x) for x, y in zip(a, b, strict=True)]
+        problem: Problem = jax.tree.unflatten(jax.tree.structure(within), leaves)
+        return problem
+
+    low, high = 0.0, 1.0
+    while high - low > 1e-9:
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if inside(between(middle)) else (low, middle)
+    step = BOUNDARY / furthest
+    pair = between(max(low - step, 0.0)), between(min(high + step, 1.0))
+    return pair if inside(pair[0]) and not inside(pair[1]) else None
+
+
+def to_spec(problem: Problem) -> dict[str, Any]:
+    """A problem with a named loss as JSON, to the last digit."""
+    return {
+        "loss": problem.loss.name,
+        "hyper": {k: float(v) for k, v in problem.loss.hyper.items()},
+        "classes": problem.classes,
+        "dim": problem.dim,
+        "per_class": problem.per_class,
+        "decay": {k: float(v) for k, v in vars(problem.decay).items()},
+        "bias": problem.bias,
+        "features": problem.features,
+    }
+
+
+def from_spec(spec: dict[str, Any]) -> Problem:
+    """The problem that `to_spec` wrote."""
+    counts = spec["per_class"]
+    return Problem(
+        classes=spec["classes"],
+        dim=spec["dim"],
+        per_class=tuple(counts) if isinstance(counts, list) else counts,
+        loss=NAMED[spec["loss"]](**spec["hyper"]),
+        decay=Decay(**spec["decay"]),
+        bias=spec["bias"],
+        features=spec["features"],
+    )

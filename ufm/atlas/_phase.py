@@ -1,0 +1,220 @@
+"""Phase diagrams: certified points against a predicted boundary, over two hyper-parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ufm._base import nearest, require
+from ufm.atlas._core import CERTIFIED, Evidence
+from ufm.atlas.hong2024 import MERGED, weight
+from ufm.losses import BCE, CE, MSE, Custom
+from ufm.problem import Decay, Problem
+from ufm.theory import predict
+
+MARGIN = 0.02
+"""A point may lie on the wrong side of a predicted line by this much in the logarithm of either axis."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One solved problem of a diagram.
+
+    Attributes:
+        x: first hyper-parameter.
+        y: second one.
+        measured: regime of the certified solution.
+        predicted: regimes that the theory gives within `MARGIN` of the point.
+        gap: certified gap over ``max(1, f)``.
+    """
+
+    x: float
+    y: float
+    measured: str
+    predicted: tuple[str, ...]
+    gap: float
+
+    @property
+    def certified(self) -> bool:
+        """Whether the solution is known to be global."""
+        return self.gap <= CERTIFIED
+
+    @property
+    def wrong(self) -> bool:
+        """Certified, and in a regime that is predicted nowhere near."""
+        return self.certified and self.measured not in self.predicted
+
+
+@dataclass(frozen=True)
+class Diagram:
+    """A family of problems over two hyper-parameters.
+
+    Attributes:
+        name: for the command line.
+        title: for the figure.
+        x_label: of the first axis.
+        y_label: of the second axis.
+        x_range: of the first axis.
+        y_range: of the second axis.
+        regimes: their names.
+        problem: the problem at (x, y).
+        predicted: the regime at (x, y), by a formula.
+        measured: the regime of a solution.
+    """
+
+    name: str
+    title: str
+    x_label: str
+    y_label: str
+    x_range: tuple[float, float]
+    y_range: tuple[float, float]
+    regimes: tuple[str, ...]
+    problem: Callable[[float, float], Problem]
+    predicted: Callable[[Problem], str]
+    measured: Callable[[Evidence], str]
+
+    def axes(self, points: int) -> tuple[np.ndarray, np.ndarray]:
+        """Logarithmic grids of both hyper-parameters."""
+        return np.geomspace(*self.x_range, points), np.geomspace(*self.y_range, points)
+
+    def lattice(self, points: int) -> np.ndarray:
+        """Index of the predicted regime on a grid (points, points), y first: for the boundary's line."""
+        xs, ys = self.axes(points)
+        found = [[self.regimes.index(self.predicted(self.problem(x, y))) for x in xs] for y in ys]
+        return np.array(found)
+
+    def solve(self, points: int = 12, seed: int = 0, progress: Callable[[int, int], None] | None = None) -> list[Point]:
+        """Solve and certify a grid of ``points`` by ``points`` problems."""
+        require(isinstance(points, int) and points >= 2, "points", points, "a whole number >= 2")
+        xs, ys = self.axes(points)
+        grid = [(float(x), float(y)) for y in ys for x in xs]
+        done: list[Point] = []
+
+        def one(at: tuple[float, float]) -> Point:
+            evidence = Evidence(self.problem(*at), seed)
+            steps = np.exp([-MARGIN, 0.0, MARGIN])
+            near = tuple(
+                dict.fromkeys(self.predicted(self.problem(at[0] * s, at[1] * t)) for s in steps for t in steps)
+            )
+            point = Point(*at, self.measured(evidence), near, evidence.gap / max(1.0, abs(evidence.value)))
+            done.append(point)
+            if progress:
+                progress(len(done), len(grid))
+            return point
+
+        # The first one compiles; the rest run that program.
+        first = one(grid[0])
+        with ThreadPoolExecutor(2) as pool:
+            return [first, *pool.map(one, grid[1:])]
+
+
+# Balanced problems: zero, etf, mean-shifted over (decay_b, decay_W) --------------------------------
+
+TINY = 1e-5
+
+
+def _regime(evidence: Evidence) -> str:
+    """From the measured classifier alone: its mean row, and what is left of it."""
+    W = np.asarray(evidence.solution.params.W)
+    mean = W.mean(axis=0)
+    shifted = np.linalg.norm(mean) * np.sqrt(W.shape[0]) > TINY
+    split = np.linalg.norm(W - mean) > TINY
+    if shifted:
+        return "mean-shifted" if split else "mean only"
+    return "etf" if split else "zero"
+
+
+def _predicted_regime(problem: Problem) -> str:
+    found = predict(problem)
+    if found is None:
+        return "none"
+    return "mean only" if found.regime == "mean-shifted" and found.gap == 0 else found.regime
+
+
+def _balanced(loss: BCE | MSE, decay_h: float) -> Callable[[float, float], Problem]:
+    return lambda x, y: Problem(5, 6, 2, loss, Decay(float(y), decay_h, float(x)))
+
+
+def _bias_diagram(name: str, loss: BCE | MSE, decay_w: tuple[float, float], decay_b: tuple[float, float]) -> Diagram:
+    return Diagram(
+        name,
+        f"{name.upper()}, K = 5, n = 2, $\\lambda_H$ = 0.02: the minimiser's regime",
+        "$\\lambda_b$, decay of the bias",
+        "$\\lambda_W$, decay of the classifier",
+        decay_b,
+        decay_w,
+        ("zero", "etf", "mean-shifted", "mean only"),
+        _balanced(loss, 0.02),
+        _predicted_regime,
+        _regime,
+    )
+
+
+# Imbalanced cross-entropy: merging over (ratio, decay) ---------------------------------------------
+
+LARGE = 2
+"""Classes with many samples; three others have one each."""
+
+
+def scaled(logits: Array, label: Array, counts: Any) -> Array:
+    """Cross-entropy of ``logits/sqrt(n_k)`` with weight ``K n_k/N``.
+
+    In the features ``sqrt(n_k) h_k`` this makes the imbalanced problem, one feature per class, a balanced
+    one whose counts are numbers: they need not be whole, and all ratios share a compiled program.
+    """
+    n = jnp.asarray(counts, logits.dtype)
+    return logits.shape[0] * n[label] / jnp.sum(n) * CE()(logits / jnp.sqrt(n[label]), label)
+
+
+def _step_problem(ratio: float, decay: float) -> Problem:
+    counts = np.where(np.arange(5) < LARGE, ratio, 1.0)
+    loss = Custom(scaled, {"counts": counts}, convex=True, shift_invariant=True, infimum=0.0)
+    return Problem(5, 6, 1, loss, Decay(decay, decay, 0.0), "none")
+
+
+def _merging_regime(problem: Problem) -> str:
+    """Hong & Ling's thresholds: ``||grad_Z(0)||`` for zero, ``sqrt(n_c)/N`` for the merging of the small classes."""
+    n, allowed = np.asarray(problem.loss.hyper["counts"]), weight(problem)
+    at_zero = (1.0 / n.size - np.eye(n.size)) * np.sqrt(n)[None, :] / n.sum()
+    if np.linalg.norm(at_zero, 2) <= allowed:
+        return "zero"
+    return "merged" if 1.0 / n.sum() <= allowed else "apart"
+
+
+def _merging_measured(evidence: Evidence) -> str:
+    W = np.asarray(evidence.solution.params.W)
+    if np.linalg.norm(W) < 1e-4:
+        return "zero"
+    rows = W[LARGE:]
+    return "merged" if np.linalg.norm(rows - rows[0], axis=1).max() < MERGED else "apart"
+
+
+DIAGRAMS: Sequence[Diagram] = (
+    _bias_diagram("bce", BCE(), (2e-4, 3.0), (1e-3, 3.0)),
+    _bias_diagram("mse", MSE(), (1e-3, 30.0), (1e-3, 10.0)),
+    Diagram(
+        "merging",
+        "Imbalanced CE, two large and three small classes: do the small ones merge?",
+        "ratio of the counts",
+        "$\\lambda_W = \\lambda_H$",
+        (1.1, 30.0),
+        (0.01, 0.6),
+        ("zero", "merged", "apart"),
+        _step_problem,
+        _merging_regime,
+        _merging_measured,
+    ),
+)
+
+
+def diagram(name: str) -> Diagram:
+    """A diagram by its name."""
+    known = {d.name: d for d in DIAGRAMS}
+    require(name in known, "diagram", name, nearest(name, known))
+    return known[name]

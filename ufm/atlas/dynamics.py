@@ -1,0 +1,132 @@
+"""Exact laws of training: what gradient descent and gradient flow keep, whatever else they do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from ufm.atlas._claims import gradient, logit_gradient
+from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
+from ufm.atlas._draw import Family, Shape
+from ufm.losses import BCE, CE, Focal, Loss
+from ufm.problem import Params, Problem
+
+SOURCE = "classical (Arora et al. 2018; Du et al. 2018), with decay"
+SHAPES: tuple[Shape, ...] = ((4, 5, 3), (4, 3, (5, 3, 3, 1)))
+TIME, STEPS = 5.0, 400
+"""Length of the gradient flow and number of Runge-Kutta steps."""
+
+
+def imbalance(params: Params) -> np.ndarray:
+    """``W'W - H H'`` (d, d)."""
+    W, H = np.asarray(params.W), np.asarray(params.H)
+    return W.T @ W - H @ H.T
+
+
+@jax.jit
+def flow(problem: Problem, params: Params) -> Params:
+    """Gradient flow for `TIME`, by the classical Runge-Kutta method of order 4."""
+    step = TIME / STEPS
+
+    def velocity(x: Params) -> Params:
+        return jax.tree.map(lambda g: -g, jax.grad(problem.objective)(x))
+
+    def move(x: Params, v: Params, t: float) -> Params:
+        return jax.tree.map(lambda a, b: a + t * b, x, v)
+
+    def advance(_: int, x: Params) -> Params:
+        k1 = velocity(x)
+        k2 = velocity(move(x, k1, 0.5 * step))
+        k3 = velocity(move(x, k2, 0.5 * step))
+        k4 = velocity(move(x, k3, step))
+        return jax.tree.map(lambda a, b, c, d, e: a + step / 6.0 * (b + 2.0 * c + 2.0 * d + e), x, k1, k2, k3, k4)
+
+    return jax.lax.fori_loop(0, STEPS, advance, params)
+
+
+def _start(problem: Problem, seed: int) -> Params:
+    return problem.init(jax.random.key(seed))
+
+
+def _equal_decays(problem: Problem) -> bool:
+    return problem.classifier is None and bool(np.isclose(float(problem.decay.W), float(problem.decay.H), rtol=1e-12))
+
+
+def _flow_law(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+    start = _start(problem, evidence.seed)
+    before, after = imbalance(start), imbalance(flow(problem, start))
+    kept = np.exp(-2.0 * float(problem.decay.W) * TIME)
+    return [
+        quantity("size of W'W - HH' after the flow", kept * np.linalg.norm(before), np.linalg.norm(after), 1e-8),
+        quantity("its distance from the law", 0.0, np.abs(after - kept * before).max(), 1e-8),
+    ]
+
+
+def _descent_law(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+    """One step of gradient descent, the gradient in (W, H) by autodiff and in Z by autodiff of the loss alone."""
+    x, step, decay = _start(problem, evidence.seed), 0.5, float(problem.decay.W)
+    g = gradient(problem, x)
+    moved = Params(*(np.asarray(a) - step * np.asarray(b) for a, b in ((x.W, g.W), (x.H, g.H))))
+    G, W, H = (np.asarray(a) for a in (logit_gradient(problem, x), x.W, x.H))
+    second = H @ G.T @ G @ H.T - W.T @ G @ G.T @ W
+    predicted = (1.0 - step * decay) ** 2 * imbalance(x) + step**2 * second
+    found = imbalance(moved)
+    return [
+        quantity("size of W'W - HH' after a step", np.linalg.norm(predicted), np.linalg.norm(found), 1e-12),
+        quantity("its distance from the law", 0.0, np.abs(found - predicted).max(), 1e-12),
+    ]
+
+
+def _loss(rng: np.random.Generator) -> Loss:
+    return (CE(), BCE(), Focal(2.0))[rng.integers(3)]
+
+
+FLOW = Theorem(
+    id="dynamics/flow",
+    source=SOURCE,
+    statement="With equal decays the imbalance of the layers decays exactly under gradient flow, for every loss.",
+    formula="W'W - HH' (t) = e^(-2 lambda t) (W'W - HH')(0)",
+    hypotheses="any loss, counts, dimension and bias; decay_W = decay_H",
+    inside=_equal_decays,
+    claim=_flow_law,
+    minimum=False,
+    draw=Family(_loss, SHAPES, balance=(1.0, 1.0), strength=(0.01, 5.0)),
+)
+DESCENT = Theorem(
+    id="dynamics/descent",
+    source=f"{SOURCE}; discrete form (this package)",
+    statement="Gradient descent adds to that law a term of second order in the step.",
+    formula="D+ = (1 - eta lambda)^2 D + eta^2 (H G'G H' - W'G G'W), G the gradient of the mean loss in Z",
+    hypotheses="any loss, counts, dimension and bias; decay_W = decay_H",
+    inside=_equal_decays,
+    claim=_descent_law,
+    minimum=False,
+    draw=Family(_loss, SHAPES, balance=(1.0, 1.0)),
+)
+
+
+def _balance(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+    x = evidence.solution.params
+    W, H = np.asarray(x.W), np.asarray(x.H)
+    left, right = float(problem.decay.W) * W.T @ W, float(problem.decay.H) * H @ H.T
+    return [
+        quantity("decay_W ||W||^2", np.trace(right), np.trace(left), 1e-9),
+        quantity("decay_W W'W - decay_H HH'", 0.0, np.abs(left - right).max(), 1e-9),
+    ]
+
+
+CRITICAL = Theorem(
+    id="dynamics/critical",
+    source="Zhu et al. 2021, balance at critical points",
+    statement="At every critical point the layers are balanced.",
+    formula="decay_W W'W = decay_H HH'",
+    hypotheses="any loss, counts, dimension and bias",
+    inside=lambda p: p.classifier is None,
+    claim=_balance,
+    minimum=False,
+    draw=Family(_loss, SHAPES),
+)
+
+THEOREMS = (FLOW, DESCENT, CRITICAL)

@@ -1,0 +1,234 @@
+"""Li et al. 2025, "BCE vs. CE in Deep Feature Learning": what they say of the bias, and where the mean mode begins.
+
+They write z = Wh - b; our b is their -b.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.special import expit, logit
+
+from ufm import geometry
+from ufm.atlas._claims import (
+    equivalent_decay_b,
+    gradient,
+    minimum,
+    near,
+    random_for,
+    strength,
+    symmetric_logits,
+    yes,
+)
+from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
+from ufm.atlas._draw import SHAPES, WIDE, Family
+from ufm.atlas.zhu2021 import is_balanced
+from ufm.losses import BCE, CE
+from ufm.problem import Params, Problem
+from ufm.theory import closed_forms
+
+PAPER = "Li et al. 2025"
+
+
+def _separates(problem: Problem) -> bool:
+    return problem.classes * strength(problem) < 1
+
+
+def _bce(problem: Problem, least_dim: int = -1) -> bool:
+    return isinstance(problem.loss, BCE) and is_balanced(problem, least_dim)
+
+
+def _centred(problem: Problem) -> bool:
+    """Whether the published minimiser is the minimiser: ``decay_b |b| <= mu``."""
+    decay_b = equivalent_decay_b(problem)
+    found = closed_forms.bce_centred(strength(problem), problem.classes, decay_b)
+    return decay_b * abs(found.bias) <= strength(problem)
+
+
+# Equation 3: when the bias separates ---------------------------------------------------------
+
+
+def _eq_3(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+    """Both sides from the measured solution: rho = ||W||^2 on the left, the scores and the bias on the right."""
+    K = problem.classes
+    rho = float(np.sum(np.asarray(evidence.solution.params.W) ** 2))
+    s = float(np.sqrt(float(problem.decay.W) / (problem.counts[0] * float(problem.decay.H))))
+    side = float(problem.decay.b) * s * rho / (K - 1) + 1.0 / (2 * (K - 1))
+    separates = side * (1.0 + np.exp(s * rho / (K - 1))) > 1.0
+    # z = w'h + b: a positive is recognised when z > 0, a negative when z < 0.
+    bias, scores = evidence.bias, evidence.scores
+    measured = scores["positive"]["min"] + bias.min() > 0 > scores["negative"]["max"] + bias.max()
+    return [yes("the bias separates positive from negative scores", separates, measured)]
+
+
+def _eq_3_decided(problem: Problem) -> bool:
+    a = closed_forms.bce_centred(strength(problem), problem.classes, float(problem.decay.b)).gap
+    K = problem.classes
+    return not near((float(problem.decay.b) * a + 1.0 / (2 * (K - 1))) * (1.0 + np.exp(a)))
+
+
+EQ_3 = Theorem(
+    id="li2025/eq3",
+    source=f"{PAPER}, Eq. 3",
+    statement="The bias of BCE separates positive from negative scores iff an inequality in ||W||^2 holds.",
+    formula="decay_b s rho/(K-1) + 1/(2(K-1)) > 1/(1 + exp(s rho/(K-1))), s = sqrt(decay_W/(n decay_H))",
+    hypotheses="BCE with bias per class, balanced, d >= K-1, K mu < 1, decay_b |b| <= mu; not within 1 % of equality",
+    inside=lambda p: (
+        _bce(p)
+        and p.bias == "per_class"
+        and _separates(p)
+        and float(p.decay.b) > 0
+        and _centred(p)
+        and _eq_3_decided(p)
+    ),
+    claim=_eq_3,
+    draw=Family(lambda rng: BCE(), SHAPES, decay_b=(1e-3, 1.0), strength=(0.01, 1.5)),
+)
+
+
+# Equations 20 and 21: the gradient in the bias ---------------------------------------------------
+
+
+def _collapsed(problem: Problem, rng: np.random.Generator) -> Params:
+    """A collapsed point of random size and bias: W W' and W H multiples of the simplex ETF's Gram matrix."""
+    frame = np.zeros((problem.classes, problem.dim))
+    frame[:, : problem.classes - 1] = geometry.helmert(problem.classes).T
+    W, H = rng.uniform(0.3, 3.0) * frame, rng.uniform(0.3, 3.0) * frame[problem.labels].T
+    return Params(W, H, np.full(problem.classes, rng.normal()))
+
+
+def _bias_gradients(problem: Problem, evidence: Evidence) -> tuple[Params, np.ndarray, list[Quantity]]:
+    """A collapsed point, the gradient of the loss in its biases, and Eqs. 20-21 at a point without structure."""
+    rng = random_for(problem, evidence.seed)
+    point = _collapsed(problem, rng)
+    W, H = rng.normal(size=(problem.classes, problem.dim)), rng.normal(size=(problem.dim, problem.columns))
+    anywhere = Params(W, H, rng.normal(size=problem.classes))
+    Z = W @ H + anywhere.b[:, None]
+    probability = expit(Z) if isinstance(problem.loss, BCE) else np.exp(Z - np.logaddexp.reduce(Z, axis=0))
+    target = np.arange(problem.classes)[:, None] == problem.labels[None, :]
+    formula = (probability - target).mean(axis=1) + float(problem.decay.b) * anywhere.b
+    points = [jax.tree.map(jnp.asarray, p) for p in (point, anywhere)]
+    collapsed, general = (np.asarray(gradient(problem, p).b) for p in points)
+    general_case = quantity("bias gradient at a random point: distance", 0.0, np.abs(general - formula).max(), 1e-12)
+    return point, collapsed - float(problem.decay.b) * point.b, [general_case]
+
+
+def _eq_20(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+    _, found, general = _bias_gradients(problem, evidence)
+    return [quantity("largest bias gradient of the loss at collapse", 0.0, np.abs(found).max(), 1e-12), *general]
+
+
+def _eq_21(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+    point, found, general = _bias_gradients(problem, evidence)
+    K = problem.classes
+    scores = point.W @ point.H + point.b[:, None]
+    p, q = scores[0, 0], scores[1, 0]
+    predicted = ((K - 1) * expit(q) - expit(-p)) / K
+    return [
+        quantity("mean bias gradient of the loss at collapse", predicted, found.mean(), 1e-12),
+        quantity("its spread over classes", 0.0, np.ptp(found), 1e-12),
+        *general,
+    ]
+
+
+EQ_20 = Theorem(
+    id="li2025/eq20",
+    source=f"{PAPER}, Eq. 20",
+    statement="At any collapsed point with equal biases the gradient of CE in the bias vanishes: its bias stays put.",
+    formula="df/db_j = mean(softmax_j - 1[y = j]) + decay_b b_j, its first part 0 at collapse",
+    hypotheses="CE with bias per class, balanced, d >= K-1",
+    inside=lambda p: isinstance(p.loss, CE) and is_balanced(p) and p.bias == "per_class",
+    claim=_eq_20,
+    minimum=False,
+    draw=Family(lambda rng: CE(), SHAPES),
+)
+EQ_21 = Theorem(
+    id="li2025/eq21",
+    source=f"{PAPER}, Eq. 21",
+    statement="At a collapsed point the gradient of BCE in the bias is the same for all and in general not zero.",
+    formula="df/db_j = mean(sigma_j - 1[y = j]) + decay_b b_j, at collapse ((K-1) sigma(q) - sigma(-p))/K + decay_b b",
+    hypotheses="BCE with bias per class, balanced, d >= K-1",
+    inside=lambda p: _bce(p) and p.bias == "per_class",
+    claim=_eq_21,
+    minimum=False,
+    draw=Family(lambda rng: BCE(), SHAPES),
+)
+
+
+# The mean mode ---------------------------------------------------------------------------------
+
+
+def boundary_decay_b(mu: float, classes: int) -> float:
+    """decay_b at which the mean mode begins; inf where it never does. Needs K > 2, K mu < 1.
+
+    There both descriptions meet: ``b = -mu/decay_b``, ``sigma(q) = 2 mu``, ``sigma(-p) = (K-2) mu`` and, as c = 0,
+    ``p + (K-1) q = K b``.
+    """
+    if classes == 2:
+        return np.inf
+    mean_logit = -logit((classes - 2) * mu) + (classes - 1) * logit(2.0 * mu)
+    return float(-classes * mu / mean_logit) if mean_logit < 0 else np.inf
+
+
+def _mean_mode(evidence: Evidence) -> float:
+    """``c = 1'Xbar 1/K`` of the measured class scores."""
+    x, problem = evidence.solution.params, evidence.problem
+    return float(np.sum(np.asarray(x.W) @ np.asarray(x.H)) / problem.counts[0] / problem.classes)
+
+
+def _boundary(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+    mu, K, decay_b = strength(problem), problem.classes, equivalent_decay_b(problem)
+    edge = boundary_decay_b(mu, K)
+    c = _mean_mode(evidence)
+    quantities = [yes("the features share a mean", decay_b > edge, abs(c) > 1e-6)]
+    if decay_b > edge:
+        predicted = -logit((K - 2) * mu) + (K - 1) * logit(2.0 * mu) + K * mu / decay_b
+        quantities.append(quantity("mean mode c", predicted, c))
+    return quantities
+
+
+BOUNDARY = Theorem(
+    id="li2025/boundary",
+    source=f"{PAPER}, Thm 2: exact end of its validity (this package)",
+    statement="The minimiser of BCE leaves the centred ETF exactly where decay_b |b| = sqrt(n decay_W decay_H).",
+    formula="decay_b = K mu / [logit((K-2) mu) - (K-1) logit(2 mu)], both regimes meeting there",
+    hypotheses="BCE with decayed bias, balanced, d >= K > 2, K mu < 1; not within 1 % of the boundary",
+    inside=lambda p: (
+        _bce(p, 0)
+        and p.classes > 2
+        and p.bias != "none"
+        and _separates(p)
+        and float(p.decay.b) > 0
+        and not near(equivalent_decay_b(p) / boundary_decay_b(strength(p), p.classes))
+    ),
+    claim=_boundary,
+    draw=Family(lambda rng: BCE(), WIDE, ("per_class", "unified"), decay_b=(1e-3, 1.0), strength=(0.01, 1.5)),
+)
+
+
+def _merged(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+    K, mu = problem.classes, strength(problem)
+    predicted = closed_forms.bce(mu, K, equivalent_decay_b(problem))
+    return [
+        quantity("minimum", minimum(problem, predicted), evidence.value, 1e-9),
+        quantity("mean mode c", predicted.shift, _mean_mode(evidence), 1e-6),
+        yes("W and H are zero", predicted.shift == 0, float(np.linalg.norm(evidence.solution.params.W)) < 1e-4),
+        *symmetric_logits(problem, evidence, predicted)[1:],
+    ]
+
+
+MERGED = Theorem(
+    id="li2025/merged",
+    source=f"{PAPER}, beyond Thm 2 (this package)",
+    statement="K mu >= 1 merges all classes of BCE: at zero, or at one shared nonzero feature where decay_b |b| > mu.",
+    formula="a = 0; c = K (logit(1/K + mu) + mu/decay_b) where decay_b |b0| > mu at the bias b0 of W = H = 0",
+    hypotheses="BCE, balanced, d >= K > 2, K mu >= 1, any bias mode",
+    inside=lambda p: _bce(p, 0) and p.classes > 2 and not _separates(p),
+    claim=_merged,
+    draw=Family(lambda rng: BCE(), WIDE, ("per_class", "unified", "none"), decay_b=(1e-2, 10.0), strength=(0.8, 4.0)),
+)
+
+THEOREMS = (EQ_3, EQ_20, EQ_21, BOUNDARY, MERGED)

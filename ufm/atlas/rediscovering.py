@@ -1,0 +1,101 @@
+"""Rediscovering BCE for uniform classification: the unified threshold and the naive loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import minimize
+
+from ufm.atlas._claims import near, random_for, strength, yes
+from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
+from ufm.atlas._draw import SHAPES, Family
+from ufm.atlas.zhu2021 import is_balanced
+from ufm.losses import BCE, CE
+from ufm.problem import Problem
+from ufm.theory import closed_forms
+
+PAPER = "Rediscovering BCE"
+
+
+def unified_threshold(positive: float, negative: float, classes: int) -> float:
+    """Corollary 1: ``e^b = [(K-2) e^A + sqrt((K-2)^2 e^2A + 4 (K-1) e^(A+B))]/2``, B positive and A negative score."""
+    K = classes
+    # Divided by e^A, so that no exponential of a large score is formed.
+    ratio = np.exp(positive - negative)
+    return float(negative + np.log(((K - 2) + np.sqrt((K - 2) ** 2 + 4 * (K - 1) * ratio)) / 2))
+
+
+def _threshold(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+    """From measured scores to the threshold that was learned, in the paper's sign z = w'h - b."""
+    K, scores = problem.classes, evidence.scores
+    B, A = scores["positive"]["mean"], scores["negative"]["mean"]
+    b = -float(evidence.bias[0])
+    return [
+        quantity("learned threshold", unified_threshold(B, A, K), b, 1e-6),
+        yes("A < b < B", np.log(2 * K - 3) < B - A, A < b < B),
+    ]
+
+
+def _decided(problem: Problem) -> bool:
+    a = closed_forms.bce_centred(strength(problem), problem.classes, 0.0).gap
+    return not near(np.exp(a) / (2 * problem.classes - 3))
+
+
+COROLLARY_1 = Theorem(
+    id="rediscovering/1",
+    source=f"{PAPER}, Cor. 1",
+    statement="Equal positive scores B and negative scores A: the best unified threshold, and when it separates them.",
+    formula="e^b = [(K-2) e^A + sqrt((K-2)^2 e^2A + 4 (K-1) e^(A+B))]/2; A < b < B iff e^(B-A) > 2K - 3",
+    hypotheses="BCE, unified bias without decay, balanced, d >= K-1, K mu < 1; not within 1 % of equality",
+    inside=lambda p: (
+        isinstance(p.loss, BCE)
+        and is_balanced(p)
+        and p.bias == "unified"
+        and float(p.decay.b) == 0
+        and p.classes * strength(p) < 1
+        and _decided(p)
+    ),
+    claim=_threshold,
+    draw=Family(lambda rng: BCE(), SHAPES, ("unified",), decay_b=(0.0, 0.0), strength=(0.01, 1.3)),
+)
+
+
+def bound_factor(classes: int) -> float:
+    """``K/(K-1)``."""
+    return classes / (classes - 1.0)
+
+
+def _naive(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+    """Least of ``K/(K-1) (L_soft - log K) - L_naive`` over all logits, by SciPy: 0, at equal logits."""
+    K = problem.classes
+
+    def slack(z: np.ndarray) -> tuple[float, np.ndarray]:
+        soft = np.logaddexp.reduce(z) - z[0]
+        naive = -z[0] + z[1:].sum() / (K - 1)
+        probability = np.exp(z - np.logaddexp.reduce(z))
+        first = np.arange(K) == 0
+        slope = bound_factor(K) * (probability - first) - np.where(first, -1.0, 1.0 / (K - 1))
+        return bound_factor(K) * (soft - np.log(K)) - naive, slope
+
+    start = random_for(problem, evidence.seed).normal(size=K)
+    end = minimize(slack, start, jac=True, method="BFGS", options={"gtol": 1e-10})
+    return [
+        quantity("least slack of the bound", 0.0, end.fun, 1e-12),
+        quantity("spread of the logits where it is reached", 0.0, np.ptp(end.x), 1e-5),
+    ]
+
+
+NAIVE = Theorem(
+    id="rediscovering/naive",
+    source=f"{PAPER}, bound on the naive loss",
+    statement="The naive loss is at most K/(K-1) times what CE has above log K, with equality at equal logits.",
+    formula="L_naive <= (K/(K-1)) (L_soft - log K)",
+    hypotheses="CE (any K)",
+    inside=lambda p: isinstance(p.loss, CE),
+    claim=_naive,
+    minimum=False,
+    draw=Family(lambda rng: CE(), SHAPES),
+)
+
+THEOREMS = (COROLLARY_1, NAIVE)

@@ -1,0 +1,61 @@
+"""``ufm phase``: regime maps over two hyper-parameters, predicted and solved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ufm.cli._common import JSON_OPTION, options, print_json, progress_bar, use_jax
+
+
+@click.command("phase")
+@click.argument("name", metavar="{bce|mse|merging}")
+@click.option("--points", type=int, default=12, show_default=True, help="solved points along each axis")
+@click.option("--lattice", type=int, default=60, show_default=True, help="predicted points along each axis")
+@click.option("--seed", type=int, default=0, show_default=True, help="of the random starts")
+@click.option("--out", type=click.Path(dir_okay=False), metavar="PNG", help="figure  [default: phase_NAME.png]")
+@options([JSON_OPTION])
+def command(name: str, points: int, lattice: int, seed: int, out: str | None, as_json: bool) -> int:
+    """Draw a phase diagram: predicted regions, solved and certified points on top.
+
+    bce, mse: regimes zero, etf, mean-shifted over (decay_b, decay_W). merging: minority classes of imbalanced
+    cross-entropy over (ratio, decay). A certified point farther than a margin of 2 % on the wrong side of a
+    predicted line is red; exit status 1 if there is one.
+    """
+    use_jax()
+    from ufm._base import require
+    from ufm.atlas import diagram
+    from ufm.atlas._phase import MARGIN
+    from ufm.plotting import phase
+
+    require(lattice >= 2, "lattice", lattice, "a whole number >= 2")
+    chosen = diagram(name)
+    with progress_bar("phase", points * points, "point") as bar:
+        found = chosen.solve(points, seed, lambda done, total: bar.update(done - bar.n))
+    path = Path(out or f"phase_{name}.png")
+    figure = phase(
+        chosen.axes(lattice),
+        chosen.lattice(lattice),
+        found,
+        chosen.regimes,
+        labels=(chosen.x_label, chosen.y_label),
+        title=chosen.title,
+    )
+    figure.savefig(path)
+    wrong = [p for p in found if p.wrong]
+    certified = [p for p in found if p.certified]
+    counts = {r: sum(p.measured == r for p in certified) for r in chosen.regimes}
+    worst = max((p.gap for p in certified), default=None)
+    if as_json:
+        entries = [{**vars(p), "certified": p.certified, "wrong": p.wrong} for p in found]
+        summary = {"regimes": counts, "certified": len(certified), "wrong": len(wrong), "worst_gap": worst}
+        print_json({"diagram": name, "margin": MARGIN, "figure": str(path), **summary, "points": entries})
+    else:
+        regimes = ", ".join(f"{n} {r}" for r, n in counts.items())
+        gap = "" if worst is None else f" (worst gap {worst:.0e})"
+        click.echo(f"{len(found)} points, {len(certified)} certified{gap}: {regimes}; {len(wrong)} on the wrong side")
+        click.echo(f"figure: {path}")
+        for p in wrong:
+            click.echo(f"wrong: ({p.x:g}, {p.y:g}) is {p.measured}, predicted {' or '.join(p.predicted)}")
+    return 1 if wrong else 0

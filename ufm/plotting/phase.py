@@ -1,0 +1,61 @@
+"""Phase diagrams: the predicted regions, the solved points on top, and in red those on the wrong side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+
+from ufm.plotting.style import BLUE, GREEN, GREY, ORANGE, style
+
+COLOURS = (GREY, BLUE, ORANGE, GREEN)
+RED = "#E00000"
+
+
+def phase(
+    axes_of: tuple[Any, Any],
+    lattice: Any,
+    points: Sequence[Any],
+    regimes: Sequence[str],
+    *,
+    labels: tuple[str, str],
+    title: str = "",
+) -> Figure:
+    """Regions and boundary of ``lattice`` with the solved ``points`` on top.
+
+    Args:
+        axes_of: x (m,) and y (m,) of the lattice.
+        lattice: index of the predicted regime (m, m), y first.
+        points: each with ``x``, ``y``, ``measured``, ``certified`` and ``wrong``.
+        regimes: their names, in the order of the indices.
+        labels: of the two axes.
+        title: of the figure.
+    """
+    x, y = axes_of
+    colours = dict(zip(regimes, COLOURS, strict=False))
+    with style():
+        figure, axes = plt.subplots(figsize=(6.4, 4.8))
+        last = len(regimes) - 1
+        faint = ListedColormap([colours[r] for r in regimes])
+        axes.pcolormesh(x, y, lattice, cmap=faint, vmin=-0.5, vmax=last + 0.5, alpha=0.18, shading="nearest")
+        for i in range(len(regimes)):
+            member = np.asarray(lattice) == i
+            if member.any() and not member.all():
+                axes.contour(x, y, member.astype(float), levels=[0.5], colors="black", linewidths=0.8)
+        for regime in regimes:
+            own = [p for p in points if p.measured == regime and p.certified and not p.wrong]
+            if own:
+                axes.plot([p.x for p in own], [p.y for p in own], "o", color=colours[regime], label=regime)
+        unsure, wrong = [p for p in points if not p.certified], [p for p in points if p.wrong]
+        if unsure:
+            axes.plot([p.x for p in unsure], [p.y for p in unsure], "x", color="black", label="not certified")
+        if wrong:
+            axes.plot([p.x for p in wrong], [p.y for p in wrong], "s", color=RED, label="wrong side")
+        axes.set(xscale="log", yscale="log", xlabel=labels[0], ylabel=labels[1], title=title)
+        axes.grid(visible=False)
+        figure.legend(loc="outside lower center", ncols=5)
+    return figure
