@@ -6,6 +6,7 @@ from ufm.theory import closed_forms
 from ufm.theory.certificate import Certificate, certify
 from ufm.theory.minimizer import Minimizer, NoClosedForm, minimizer, predict
 from ufm.theory.reduction import Reduction, Regime, bias_stiffness, collapse_strength, reduce
+from ufm.theory.spectrum import Spectrum, hessian_spectrum
 
 __all__ = [
     "Certificate",
@@ -13,10 +14,12 @@ __all__ = [
     "NoClosedForm",
     "Reduction",
     "Regime",
+    "Spectrum",
     "bias_stiffness",
     "certify",
     "closed_forms",
     "collapse_strength",
+    "hessian_spectrum",
     "minimizer",
     "predict",
     "reduce",
