@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from ufm.theory import closed_forms
 from ufm.theory.certificate import Certificate, certify
+from ufm.theory.collapsed import collapsed_spectrum
 from ufm.theory.minimizer import Minimizer, NoClosedForm, minimizer, predict
 from ufm.theory.reduction import Reduction, Regime, bias_stiffness, collapse_strength, reduce
+from ufm.theory.saddles import Rung, coarse_ce, ladder, merged
 from ufm.theory.spectrum import Spectrum, hessian_spectrum
 
 __all__ = [
@@ -14,12 +16,17 @@ __all__ = [
     "NoClosedForm",
     "Reduction",
     "Regime",
+    "Rung",
     "Spectrum",
     "bias_stiffness",
     "certify",
     "closed_forms",
+    "coarse_ce",
     "collapse_strength",
+    "collapsed_spectrum",
     "hessian_spectrum",
+    "ladder",
+    "merged",
     "minimizer",
     "predict",
     "reduce",
