@@ -1,0 +1,1 @@
+"""Numerical probes of the landscape: Hessians, eigenvalues, critical points, slices, rates."""
