@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ufm import atlas, geometry, losses, metrics, solvers, theory
     from ufm._base import InputError
+    from ufm.atlas import verify
     from ufm.problem import Decay, Params, Problem
     from ufm.solvers import Solution, Status, solve
 
@@ -28,6 +29,7 @@ _HOMES = {
     "Solution": "solvers",
     "Status": "solvers",
     "solve": "solvers",
+    "verify": "atlas",
 }
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "solve",
     "solvers",
     "theory",
+    "verify",
 ]
 
 

@@ -66,13 +66,14 @@ def orthogonal_frame(classes: int, dim: int, key: Array | None = None) -> Array:
     return jnp.eye(classes, dim) if key is None else orthonormal(key, classes, dim)
 
 
-def gram_distance(rows: Array, gram: Array) -> Array:
+def gram_distance(rows: Array, gram: Array | np.ndarray) -> Array:
     """Distance ``|| R R'/||R R'||_F - G/||G||_F ||_F`` of a configuration from a Gram matrix, up to scale."""
     mine = matmul(rows, rows.T)
-    return jnp.linalg.norm(_unit(mine) - _unit(jnp.asarray(gram, rows.dtype)))
+    return jnp.linalg.norm(unit(mine) - unit(jnp.asarray(gram, rows.dtype)))
 
 
-def _unit(x: Array) -> Array:
+def unit(x: Array) -> Array:
+    """``x`` over its Frobenius norm; zero stays zero."""
     norm = jnp.linalg.norm(x)
     return x / jnp.where(norm > 0, norm, 1.0)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -198,18 +200,25 @@ class Problem:
 
         ``bias_mean`` shifts the bias. ``dtype`` defaults to JAX's own default float.
         """
-        dtype = jnp.zeros(()).dtype if dtype is None else dtype
-        key_w, key_h, key_b = jax.random.split(key, 3)
-        spread = scale / self.dim**0.5
-        W = spread * jax.random.normal(key_w, (self.classes, self.dim), dtype)
-        H = spread * jax.random.normal(key_h, (self.dim, self.columns), dtype)
-        if self.classifier is not None:
-            W = jnp.asarray(self.classifier, dtype)
-        shapes = {"per_class": (self.classes,), "unified": ()}
-        b = None
-        if self.bias != "none":
-            b = bias_mean + 0.1 * scale * jax.random.normal(key_b, shapes[self.bias], dtype)
-        return Params(W, H, b)
+        dtype = jnp.zeros(()).dtype if dtype is None else jnp.dtype(dtype)
+        biases = {"per_class": (self.classes,), "unified": (), "none": None}[self.bias]
+        W, H, b = _random_start(key, scale, bias_mean, (self.classes, self.dim, self.columns, biases), dtype)
+        return Params(W if self.classifier is None else jnp.asarray(self.classifier, dtype), H, b)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _random_start(
+    key: Array, scale: Array, bias_mean: Array, sizes: tuple[int, int, int, tuple[int, ...] | None], dtype: Any
+) -> tuple[Array, Array, Array | None]:
+    K, d, columns, biases = sizes
+    # One draw for all: a random program per array would triple the compilation.
+    draw = jax.random.normal(key, (K * d + d * columns + K,), dtype)
+    W, H, b = jnp.split(draw, [K * d, K * d + d * columns])
+    spread = jnp.asarray(scale / d**0.5, dtype)
+    bias = None
+    if biases is not None:
+        bias = jnp.asarray(bias_mean, dtype) + jnp.asarray(0.1 * scale, dtype) * b[: math.prod(biases)].reshape(biases)
+    return spread * W.reshape(K, d), spread * H.reshape(d, columns), bias
 
 
 def _require_whole(field: str, value: Any, least: int) -> None:

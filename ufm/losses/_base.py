@@ -38,7 +38,7 @@ class Loss:
         """Largest ``s <= 1`` for which ``s u``, ``u`` a gradient, lies where the conjugate is finite."""
         return jnp.ones((), u.dtype)
 
-    def at(self, p: Array, q: Array, classes: int) -> Array:
+    def at(self, p: Any, q: Any, classes: Any) -> Array:
         """Loss when the true class has logit ``p`` and the ``classes - 1`` others have ``q``."""
         return self(jnp.where(jnp.arange(classes) == 0, p, q), 0)
 

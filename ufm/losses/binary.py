@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
@@ -36,5 +37,5 @@ class BCE(Loss):
         violation = jnp.maximum(-jnp.min(v), jnp.max(v) - 1.0)
         return on_domain(jnp.sum(xlogx(v) + xlogx(1.0 - v)), violation, u.shape[0])
 
-    def at(self, p: Array, q: Array, classes: int) -> Array:
+    def at(self, p: Any, q: Any, classes: Any) -> Array:
         return softplus(-p) + (classes - 1.0) * softplus(q)

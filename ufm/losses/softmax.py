@@ -41,8 +41,8 @@ class CE(Loss):
     """Cross-entropy ``log sum_j e^{z_j} - z_k``.
 
     >>> import jax.numpy as jnp
-    >>> float(CE()(jnp.zeros(4), 0)) == float(jnp.log(4.0))
-    True
+    >>> round(float(CE()(jnp.zeros(4), 0)), 4)   # log 4
+    1.3863
     """
 
     name = "ce"
@@ -56,7 +56,7 @@ class CE(Loss):
         """``sum v log v`` with ``v = u + e_k`` on the simplex."""
         return _entropy_conjugate(u + one_hot(u, label))
 
-    def at(self, p: Array, q: Array, classes: int) -> Array:
+    def at(self, p: Any, q: Any, classes: Any) -> Array:
         return softplus(jnp.log(classes - 1.0) + q - p)
 
 
@@ -85,7 +85,7 @@ class LabelSmoothing(Loss):
         target = (1.0 - self.alpha) * one_hot(u, label) + self.alpha / u.shape[0]
         return _entropy_conjugate(u + target)
 
-    def at(self, p: Array, q: Array, classes: int) -> Array:
+    def at(self, p: Any, q: Any, classes: Any) -> Array:
         return softplus(jnp.log(classes - 1.0) + q - p) + self.alpha * (p - q) * (classes - 1.0) / classes
 
 
@@ -147,5 +147,5 @@ class Focal(Loss):
         y = jax.lax.stop_gradient(0.5 * (low + high))
         return a * y - self.of_log_odds(y)
 
-    def at(self, p: Array, q: Array, classes: int) -> Array:
+    def at(self, p: Any, q: Any, classes: Any) -> Array:
         return self.of_log_odds(jnp.log(classes - 1.0) + q - p)

@@ -42,5 +42,5 @@ class MSE(Loss):
         true = true_class(u, label)
         return jnp.sum(jnp.where(true, self.beta * u + u**2 / (4.0 * self.kappa), u**2 / 4.0))
 
-    def at(self, p: Array, q: Array, classes: int) -> Array:
+    def at(self, p: Any, q: Any, classes: Any) -> Array:
         return self.kappa * (p - self.beta) ** 2 + (classes - 1.0) * q**2

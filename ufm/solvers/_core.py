@@ -13,7 +13,9 @@ certificate then sees is of the order of ``tol * 2 |f|``.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import functools
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -93,8 +95,12 @@ class State(Protocol):
 class Solver(Protocol):
     """A hashable set of options with the three functions of an iteration, all pure JAX."""
 
-    tol: float | None
-    max_steps: int
+    @property
+    def tol(self) -> float | None: ...
+    @property
+    def max_steps(self) -> int: ...
+    @property
+    def tolerances(self) -> dict[str, float]: ...
 
     def start(self, problem: Problem, params: Params) -> Any: ...
     def step(self, problem: Problem, state: Any) -> Any: ...
@@ -112,6 +118,7 @@ def advance(solver: Solver, problem: Problem, state: Any, until: Array | int) ->
 
 def run(solver: Solver, problem: Problem, params: Params) -> Solution:
     """The whole solve as one traceable function: jit it, vmap it over problems or starts."""
+    solver = with_tolerance(solver, params.H.dtype)
     problem = problem.astype(params.H.dtype)
     state = advance(solver, problem, solver.start(problem, params), solver.max_steps)
     return solver.finish(problem, state)
@@ -165,7 +172,7 @@ class Scaled:
 def dot(a: Params, b: Params) -> Array:
     """Inner product over all leaves."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return sum((jnp.vdot(x, y, precision=jax.lax.Precision.HIGHEST) for x, y in pairs), start=jnp.zeros(()))
+    return functools.reduce(jnp.add, (jnp.vdot(x, y, precision=jax.lax.Precision.HIGHEST) for x, y in pairs))
 
 
 def norm(a: Params) -> Array:
@@ -194,6 +201,17 @@ def least_tolerance(dtype: Any) -> float:
     return 40.0 * float(jnp.finfo(dtype).eps)
 
 
-def default_tolerance(dtype: Any) -> float:
-    """1e-12 in float64, 5e-5 in float32."""
-    return {"float64": 1e-12, "float32": 5e-5}[jnp.dtype(dtype).name]
+TOLERANCES = {"float64": 1e-12, "float32": 5e-5}
+"""Tolerances of the stopping rule where none is given, by dtype."""
+
+
+def with_tolerance(solver: Any, dtype: Any) -> Any:
+    """``solver`` with the tolerance of ``dtype`` where it has none."""
+    if solver.tol is not None:
+        return solver
+    return dataclasses.replace(solver, tol=solver.tolerances[jnp.dtype(dtype).name])
+
+
+def reached(relative: Array, tol: float | None) -> Array:
+    """Whether the stopping rule holds."""
+    return relative <= (0.0 if tol is None else tol)

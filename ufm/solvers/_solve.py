@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,13 +14,13 @@ from jax import Array
 
 from ufm._base import InputError, nearest, require
 from ufm.problem import Params, Problem
-from ufm.solvers._core import Solution, Solver, Status, advance, default_tolerance, least_tolerance, run
+from ufm.solvers._core import Solution, Solver, Status, advance, least_tolerance, run, with_tolerance
 from ufm.solvers.gradient import Gradient
 from ufm.solvers.lbfgs import LBFGS
 from ufm.solvers.lifted import Lifted
 from ufm.solvers.newton import Newton
 
-NAMED: dict[str, Callable[..., Solver]] = {
+NAMED: dict[str, Callable[..., Any]] = {
     "newton": Newton,
     "lbfgs": LBFGS,
     "lifted": Lifted,
@@ -43,7 +42,7 @@ def parse(text: str, **options: Any) -> Solver:
     """Read a solver from ``name`` or ``name:lr=...``; ``options`` (tol, max_steps) that are None are left out.
 
     >>> parse("newton", tol=1e-10)
-    Newton(tol=1e-10, max_steps=500, max_cg=200)
+    Newton(tol=1e-10, max_steps=5000, max_cg=200, anneal=True)
     """
     name, _, rest = text.partition(":")
     require(name in NAMED, "solver", name, nearest(name, NAMED))
@@ -56,6 +55,8 @@ def parse(text: str, **options: Any) -> Solver:
             options[key] = float(value)
         except ValueError:
             raise InputError(f"{key} = {value!r}: must be a number") from None
+        inside = 0 < options[key] < np.inf if key == "lr" else 0 <= options[key] < 1
+        require(inside, key, options[key], "a finite number > 0" if key == "lr" else "in [0, 1)")
     return NAMED[name](**{k: v for k, v in options.items() if v is not None})
 
 
@@ -93,7 +94,7 @@ def solve(
     >>> problem = ufm.Problem(classes=3, dim=4, per_class=5, loss=ufm.losses.CE(), decay=ufm.Decay(0.01, 0.01, 0.01))
     >>> solution = ufm.solve(problem)
     >>> solution.status_name, round(float(solution.value), 6)
-    ('converged', 0.335424)
+    ('converged', 0.213667)
     """
     solutions = multistart(
         problem,
@@ -146,10 +147,10 @@ def resolve(solver: Solver | str | None, dtype: Any) -> Solver:
     if solver is None or isinstance(solver, str):
         solver = parse(solver or "newton")
     require(hasattr(solver, "step"), "solver", solver, "a solver of ufm.solvers or its name")
+    whole = isinstance(solver.max_steps, (int, np.integer)) and solver.max_steps >= 0
+    require(whole, "max_steps", solver.max_steps, "a whole number >= 0")
     if solver.tol is None:
-        tol = default_tolerance(dtype)
-        tol = 1e-3 * tol**0.5 if isinstance(solver, Lifted) else tol
-        return dataclasses.replace(solver, tol=tol)  # type: ignore[type-var]
+        return with_tolerance(solver, dtype)
     least = least_tolerance(dtype)
     never_stop = isinstance(solver, Gradient) and solver.tol == 0
     remedy = (
@@ -159,7 +160,6 @@ def resolve(solver: Solver | str | None, dtype: Any) -> Solver:
     )
     allowed = f"at least {least:.1e} in {jnp.dtype(dtype).name}{remedy}"
     require(never_stop or (np.isfinite(solver.tol) and solver.tol >= least), "tol", solver.tol, allowed)
-    require(solver.max_steps >= 0, "max_steps", solver.max_steps, "a whole number >= 0")
     return solver
 
 
@@ -200,5 +200,5 @@ def _solve_one(
         state = jax.block_until_ready(_advance(solver, problem, state, until))
         if time.perf_counter() - began < 0.25:
             chunk *= 2
-        progress(int(state.steps), float(getattr(state, "residual", np.nan)))
+        progress(int(state.steps), float(state.residual))
     return _finish(solver, problem, state)

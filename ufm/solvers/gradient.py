@@ -13,7 +13,7 @@ from jax import Array
 
 from ufm._base import pytree
 from ufm.problem import Params, Problem
-from ufm.solvers._core import Scaled, Solution, Status, choose, norm, residual
+from ufm.solvers._core import TOLERANCES, Scaled, Solution, Status, choose, norm, reached, residual
 
 
 def bias_and_scores(problem: Problem, params: Params) -> dict[str, Array]:
@@ -37,6 +37,7 @@ class GradientState:
     value: Any
     gradient: Params
     memory: Any
+    residual: Any
     trajectory: Any
     status: Any
     steps: Any
@@ -64,6 +65,7 @@ class Gradient:
     max_steps: int = 10_000
     record_every: int = 0
     record: Callable[[Problem, Params], dict[str, Array]] = bias_and_scores
+    tolerances = TOLERANCES
 
     def _measure(self, problem: Problem, point: Params, value: Array, gradient: Params) -> dict[str, Array]:
         return {"value": value, "grad_norm": norm(gradient), **self.record(problem, point)}
@@ -82,6 +84,7 @@ class Gradient:
             value=value,
             gradient=gradient,
             memory=self.optimizer.init(params),
+            residual=jnp.full_like(value, jnp.inf),
             trajectory=trajectory,
             status=jnp.where(finite, Status.RUNNING, Status.NONFINITE).astype(jnp.int32),
             steps=jnp.zeros((), jnp.int32),
@@ -95,7 +98,8 @@ class Gradient:
         gradient_norm = norm(Scaled.of(problem, point).gradient(gradient))
         finite = jnp.isfinite(value) & jnp.isfinite(gradient_norm)
         steps = state.steps + 1
-        status = jnp.where(residual(gradient_norm, value) <= self.tol, Status.CONVERGED, Status.RUNNING)
+        relative = residual(gradient_norm, value)
+        status = jnp.where(reached(relative, self.tol), Status.CONVERGED, Status.RUNNING)
         status = jnp.where(finite, status, Status.NONFINITE).astype(jnp.int32)
         trajectory = state.trajectory
         if self.record_every:
@@ -109,7 +113,7 @@ class Gradient:
         keep = (point, value, gradient)
         last = (state.point, state.value, state.gradient)
         point, value, gradient = choose(finite, keep, last)
-        return GradientState(point, value, gradient, memory, trajectory, status, steps)
+        return GradientState(point, value, gradient, memory, relative, trajectory, status, steps)
 
     def finish(self, problem: Problem, state: GradientState) -> Solution:
         """The last finite point."""

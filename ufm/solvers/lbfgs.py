@@ -14,7 +14,7 @@ import optax
 
 from ufm._base import pytree
 from ufm.problem import Params, Problem
-from ufm.solvers._core import Scaled, Solution, Status, choose, norm, residual
+from ufm.solvers._core import TOLERANCES, Scaled, Solution, Status, choose, norm, reached, residual
 
 PATIENCE = 30
 """Steps without a smaller gradient before the solve counts as stalled in rounding."""
@@ -33,6 +33,11 @@ class LBFGSState:
     steps: Any
     evaluations: Any
 
+    @property
+    def residual(self) -> Any:
+        """See `Solution`."""
+        return residual(self.best, optax.tree.get(self.memory, "value"))
+
 
 @dataclass(frozen=True)
 class LBFGS:
@@ -47,6 +52,7 @@ class LBFGS:
     tol: float | None = None
     max_steps: int = 5000
     memory: int = 20
+    tolerances = TOLERANCES
 
     @property
     def _optimizer(self) -> optax.GradientTransformationExtraArgs:
@@ -75,7 +81,7 @@ class LBFGS:
         better = new_norm < state.best
         best_step = jnp.where(better, steps, state.best_step)
         status = jnp.where(steps - best_step >= PATIENCE, Status.STALLED, Status.RUNNING)
-        status = jnp.where(residual(new_norm, new_value) <= self.tol, Status.CONVERGED, status)
+        status = jnp.where(reached(residual(new_norm, new_value), self.tol), Status.CONVERGED, status)
         status = jnp.where(finite, status, Status.NONFINITE)
         searches = optax.tree.get(memory, "num_linesearch_steps")
         return LBFGSState(

@@ -5,6 +5,10 @@ conjugate gradients stop at the boundary, at negative curvature, or once the mod
 shrunk by ``min(1/10, ||g||^{1/2})`` relative to the start, which gives superlinear convergence.
 Negative curvature carries it off strict saddles. Near the solution, where the decrease predicted
 drowns in the rounding of f, both decreases get the same allowance (their Sec. 17.4.2).
+
+Small decays make the valley of equal products W H narrow, and Newton crawls along it. The decays of W and H
+therefore start inflated, at a twentieth of where everything collapses to zero, and fall to their own
+values by factors of 8, each time the residual is below a tenth.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from jax import Array
 
 from ufm._base import pytree
 from ufm.problem import Params, Problem
-from ufm.solvers._core import Scaled, Solution, Status, axpy, choose, dot, norm, residual
+from ufm.solvers._core import TOLERANCES, Scaled, Solution, Status, axpy, choose, dot, norm, reached, residual
 
 
 @pytree()
@@ -31,9 +35,15 @@ class NewtonState:
     gradient: Params
     gradient_norm: Any
     radius: Any
+    inflation: Any
     status: Any
     steps: Any
     evaluations: Any
+
+    @property
+    def residual(self) -> Array:
+        """See `Solution`."""
+        return residual(self.gradient_norm, self.value)
 
 
 @dataclass(frozen=True)
@@ -44,14 +54,17 @@ class Newton:
         tol: bound on the residual (`Solution`); None takes the default of the dtype.
         max_steps: outer iterations allowed.
         max_cg: conjugate-gradient iterations allowed in one step.
+        anneal: start with inflated decays and lower them to those of the problem.
 
-    >>> Newton(tol=1e-10).max_steps
-    500
+    >>> Newton(tol=1e-10).max_cg
+    200
     """
 
     tol: float | None = None
-    max_steps: int = 500
+    max_steps: int = 5000
     max_cg: int = 200
+    anneal: bool = True
+    tolerances = TOLERANCES
 
     def start(self, problem: Problem, params: Params) -> NewtonState:
         """State before ``params`` is evaluated; the first iteration does that with a move of zero."""
@@ -63,6 +76,7 @@ class Newton:
             gradient=jax.tree.map(jnp.zeros_like, point),
             gradient_norm=jnp.zeros((), dtype),
             radius=norm(point),
+            inflation=_first_inflation(problem, dtype) if self.anneal else jnp.ones((), dtype),
             status=jnp.asarray(Status.RUNNING, jnp.int32),
             steps=jnp.asarray(-1, jnp.int32),
             evaluations=jnp.zeros((), jnp.int32),
@@ -72,17 +86,21 @@ class Newton:
         """One trust-region iteration."""
         scaled = Scaled.of(problem, state.point)
         first = state.steps < 0
-        _, hvp = jax.linearize(jax.grad(scaled.objective), state.point)
+
+        def objective(point: Params) -> Array:
+            return scaled.objective(point) + (state.inflation - 1.0) * half_square(point)
+
+        _, hvp = jax.linearize(jax.grad(objective), state.point)
         # Beyond a tenth of the stopping rule, or the rounding of the gradient, lie only the noise and
         # the rotations that leave f unchanged; iterating there would follow them.
-        floor = jnp.maximum(0.1 * self.tol, 4.0 * jnp.finfo(state.radius.dtype).eps)
+        floor = jnp.maximum(0.1 * (self.tol or 0.0), 4.0 * jnp.finfo(state.radius.dtype).eps)
         forcing = state.gradient_norm * jnp.minimum(0.1, jnp.sqrt(state.gradient_norm))
         target = jnp.maximum(forcing, floor * jnp.sqrt(2.0 * jnp.abs(state.value)))
         move, length, predicted, products, on_boundary = steihaug(
             hvp, state.gradient, state.gradient_norm, state.radius, target, self.max_cg
         )
         trial = axpy(1.0, move, state.point)
-        value, gradient = jax.value_and_grad(scaled.objective)(trial)
+        value, gradient = jax.value_and_grad(objective)(trial)
         gradient_norm = norm(gradient)
 
         eps = jnp.finfo(value.dtype).eps
@@ -100,22 +118,36 @@ class Newton:
         radius = jnp.where(~accept | (ratio < 0.25), 0.25 * length, jnp.where(ratio > 0.7, grown, state.radius))
         radius = jnp.where(first, initial, radius)
 
-        value, gradient_norm = (
-            jnp.where(accept, value, state.value),
-            jnp.where(accept, gradient_norm, state.gradient_norm),
-        )
+        point = choose(accept, trial, state.point)
+        gradient = choose(accept, gradient, state.gradient)
+        value = jnp.where(accept, value, state.value)
+        gradient_norm = jnp.where(accept, gradient_norm, state.gradient_norm)
         stalled = ~first & ~accept & (blind | (length <= eps * state.radius))
+
+        if self.anneal:
+            near = residual(gradient_norm, value) <= 0.1
+            following = jnp.where(near | stalled, jnp.maximum(1.0, state.inflation / 8.0), state.inflation)
+            drop = state.inflation - following
+            stalled = stalled & (drop == 0)
+            value = value - drop * half_square(point)
+            gradient = jax.tree.map(lambda g, x: g - drop * x, gradient, jax.grad(half_square)(point))
+            gradient_norm = jnp.where(drop > 0, norm(gradient), gradient_norm)
+        else:
+            following = state.inflation
+
         status = jnp.where(stalled, Status.STALLED, Status.RUNNING)
-        status = jnp.where(residual(gradient_norm, value) <= self.tol, Status.CONVERGED, status)
+        reaches = reached(residual(gradient_norm, value), self.tol) & (following == 1.0)
+        status = jnp.where(reaches, Status.CONVERGED, status)
         # Later, a trial outside the finite range of the loss is only a step too long.
         broken = ~finite & (first | (length <= eps * state.radius))
         status = jnp.where(broken, Status.NONFINITE, status)
         return NewtonState(
-            point=choose(accept, trial, state.point),
+            point=point,
             value=value,
-            gradient=choose(accept, gradient, state.gradient),
+            gradient=gradient,
             gradient_norm=gradient_norm,
             radius=radius,
+            inflation=following,
             status=status.astype(jnp.int32),
             steps=state.steps + 1,
             evaluations=state.evaluations + products + 1 + (~first).astype(jnp.int32),
@@ -135,6 +167,22 @@ class Newton:
             evaluations=state.evaluations,
             trajectory={},
         )
+
+
+def half_square(point: Params) -> Array:
+    """``(||W||^2 + ||H||^2)/2``: in scaled variables, what the decays of W and H cost."""
+    return 0.5 * (jnp.sum(point.W**2) + jnp.sum(point.H**2))
+
+
+def _first_inflation(problem: Problem, dtype: Any) -> Array:
+    """Factor that brings the decays to a twentieth of where everything collapses to zero, at least 1.
+
+    They do so when ``sqrt(decay_W decay_H)`` is the norm of the logit gradient at zero, about
+    ``||grad loss(0)|| / sqrt(N (K - 1))``.
+    """
+    slope = jnp.linalg.norm(jax.grad(problem.loss)(jnp.zeros(problem.classes, dtype), 0))
+    threshold = slope / (problem.samples * (problem.classes - 1.0)) ** 0.5
+    return jnp.maximum(1.0, 0.05 * threshold / jnp.sqrt(jnp.asarray(problem.decay.W * problem.decay.H, dtype)))
 
 
 def steihaug(

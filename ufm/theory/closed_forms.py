@@ -45,33 +45,41 @@ def focal_stationarity(gap: float, mu: float, classes: int, gamma: float) -> flo
     return (1.0 - pi) ** gamma * ((1.0 - pi) - gamma * pi * np.log(pi)) - (classes - 1) * mu
 
 
-def bce_bias(mu: float, classes: int, decay_b: float) -> float:
-    """Bias of the centred BCE minimiser: the root of Li et al. 2025, Thm 2.
+def _bce_true_logit(mu: float, classes: int, decay_b: float) -> float:
+    """Logit p of the true class at the centred BCE minimiser, ``K mu < 1``.
 
-    With sigma(q) = mu - decay_b beta and sigma(-p) = (K-1) mu + decay_b beta it reads
-    ``-logit((K-1) mu + decay_b beta) + (K-1) logit(mu - decay_b beta) = K beta``, decreasing in beta.
+    With ``sigma(-p) + sigma(q) = K mu`` and ``decay_b beta = sigma(-p) - (K-1) mu``, Li et al. 2025, Thm 2
+    reads ``p + (K-1) q = K beta``: increasing in p. In p, because sigma(-p) may be far below rounding.
     """
     K = classes
 
-    def excess(beta: float) -> float:
-        return -logit((K - 1) * mu + decay_b * beta) + (K - 1) * logit(mu - decay_b * beta) - K * beta
+    def other(p: float) -> float:
+        return float(logit(max(K * mu - expit(-p), np.finfo(float).tiny)))
 
-    if decay_b == 0:
-        return (-logit((K - 1) * mu) + (K - 1) * logit(mu)) / K
-    low = max(-(K - 1) * mu, mu - 1.0) / decay_b
-    high = min(mu, 1.0 - (K - 1) * mu) / decay_b
-    margin = 1e-14 * (high - low)
-    return float(brentq(excess, low + margin, high - margin, xtol=1e-15, rtol=4 * np.finfo(float).eps))
+    def excess(p: float) -> float:
+        return float(p + (K - 1) * other(p) - K * (expit(-p) - (K - 1) * mu) / decay_b)
+
+    low, high = -logit(K * mu), -(K - 1) * logit(K * mu / 2.0)
+    return float(brentq(excess, low, high, xtol=1e-15, rtol=4 * np.finfo(float).eps))
 
 
 def bce_centred(mu: float, classes: int, decay_b: float) -> Logits:
-    """Li et al. 2025, Thm 2 as stated there: centred simplex ETF; zero iff ``K mu >= 1``."""
-    beta = bce_bias(mu, classes, decay_b) if classes * mu < 1.0 else np.nan
-    if np.isnan(beta):
+    """Li et al. 2025, Thm 2 as stated there: centred simplex ETF; zero iff ``K mu >= 1``.
+
+    Its bias is the root of their equation, ``-logit((K-1) mu + decay_b beta) + (K-1) logit(mu - decay_b beta)
+    = K beta``.
+    """
+    K = classes
+    if K * mu >= 1.0:
         # a = 0: only the bias is left, K sigma(beta) - 1 + K decay_b beta = 0.
-        beta = brentq(lambda x: classes * expit(x) - 1.0 + classes * decay_b * x, -50.0, 50.0, xtol=1e-15)
-        return _centred(0.0, beta, classes)
-    p, q = -logit((classes - 1) * mu + decay_b * beta), logit(mu - decay_b * beta)
+        return _centred(0.0, brentq(lambda x: K * expit(x) - 1.0 + K * decay_b * x, -50.0, 50.0, xtol=1e-15), K)
+    if decay_b == 0:
+        p, q = -float(logit((K - 1) * mu)), float(logit(mu))
+    else:
+        p = _bce_true_logit(mu, K, decay_b)
+        q = float(logit(K * mu - expit(-p)))
+    by_force = decay_b > mu
+    beta = (float(expit(-p)) - (K - 1) * mu) / decay_b if by_force else (p + (K - 1) * q) / K
     return Logits(p - q, 0.0, beta, p, q)
 
 
@@ -85,16 +93,25 @@ def bce_mean_shifted(mu: float, classes: int, decay_b: float) -> Logits:
 
 
 def bce(mu: float, classes: int, decay_b: float) -> Logits:
-    """BCE's minimiser for ``K mu < 1``: the centred one iff its ``decay_b |beta| <= mu``, else the mean-shifted."""
-    if np.isfinite(decay_b):
-        centred = bce_centred(mu, classes, decay_b)
+    """BCE's minimiser: the centred one iff its ``decay_b |beta| <= mu``, else the mean-shifted.
+
+    ``K mu >= 1`` merges the classes (gap 0), not always at zero: where the bias cannot carry the common
+    logit m, the mean mode does, ``sigma(m) = 1/K + mu``. Without bias that is so up to ``K mu = (K-2)/2``.
+    """
+    K, has_bias = classes, bool(np.isfinite(decay_b))
+    if has_bias:
+        centred = bce_centred(mu, K, decay_b)
         if decay_b * abs(centred.bias) <= mu:
             return centred
-    elif classes == 2:
-        # No bias and two classes: sigma(-p) + sigma(q) = 2 mu with p = -q, nothing to shift.
-        p = -float(logit(mu))
+    elif K == 2 or K * mu >= (K - 2) / 2:
+        # Nothing shifts: sigma(-p) + sigma(q) = 2 mu with p = -q for two classes, p = q = 0 beyond the threshold.
+        p = max(-float(logit(min(mu, 0.5))), 0.0) if K == 2 else 0.0
         return Logits(2.0 * p, 0.0, 0.0, p, -p)
-    return bce_mean_shifted(mu, classes, decay_b)
+    if K * mu < 1.0:
+        return bce_mean_shifted(mu, K, decay_b)
+    m = float(logit(1.0 / K + mu))
+    beta = -mu / decay_b
+    return Logits(0.0, K * (m - beta), beta, m, m)
 
 
 def mse(mu: float, classes: int, decay_b: float, kappa: float = 1.0, beta: float = 1.0) -> Logits:

@@ -23,9 +23,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from ufm._base import pytree
+from ufm._base import is_traced, pytree
 from ufm.losses import Loss
 from ufm.problem import Problem
 
@@ -68,17 +69,22 @@ class Reduction:
     regime: Any
 
 
-def collapse_strength(problem: Problem) -> Array:
-    """``mu = sqrt(n decay_W decay_H)``, the one number that controls collapse in a balanced problem."""
-    return jnp.sqrt(problem.per_class * jnp.asarray(problem.decay.W * problem.decay.H))
+def collapse_strength(problem: Problem) -> Any:
+    """``mu = sqrt(n decay_W decay_H)``, the one number that controls collapse in a balanced problem.
+
+    In float64 from numbers, whatever JAX's default; in the dtype of the leaves under a transformation.
+    """
+    decay = problem.decay
+    xp: Any = jnp if is_traced(decay) else np
+    return xp.sqrt(float(problem.counts[0]) * xp.asarray(decay.W) * xp.asarray(decay.H))
 
 
-def bias_stiffness(problem: Problem) -> Array:
+def bias_stiffness(problem: Problem) -> Any:
     """``L``: the bias beta 1 costs ``L beta^2/2``. Infinite without a bias."""
-    decay = jnp.asarray(problem.decay.b)
+    factor = {"per_class": float(problem.classes), "unified": 1.0, "none": np.inf}[problem.bias]
     if problem.bias == "none":
-        return jnp.full_like(decay, jnp.inf)
-    return decay * problem.classes if problem.bias == "per_class" else decay
+        return factor + 0.0 * problem.decay.b
+    return factor * problem.decay.b
 
 
 def reduce(problem: Problem, *, centred: bool = False) -> Reduction:
@@ -88,12 +94,13 @@ def reduce(problem: Problem, *, centred: bool = False) -> Reduction:
         problem: balanced.
         centred: forbid the mean mode (c = 0), as dimension ``K - 1`` does.
     """
-    return reduce_scalar(*scalar_problem(problem), **static_part(problem, centred))
+    loss, *numbers = scalar_problem(problem)
+    return reduce_scalar(loss, *map(jnp.asarray, numbers), **static_part(problem, centred))
 
 
-def scalar_problem(problem: Problem) -> tuple[Loss, Array, Array, Array]:
+def scalar_problem(problem: Problem) -> tuple[Loss, float, Any, Any]:
     """The leaves of the scalar problem: loss, K, mu and L."""
-    return problem.loss, jnp.asarray(1.0 * problem.classes), collapse_strength(problem), bias_stiffness(problem)
+    return problem.loss, 1.0 * problem.classes, collapse_strength(problem), bias_stiffness(problem)
 
 
 def static_part(problem: Problem, centred: bool) -> dict[str, Any]:
@@ -155,17 +162,21 @@ def reduce_scalar(
     def slope(a: Array) -> Array:
         return jax.grad(phi)(a, jax.lax.stop_gradient(best_shift(a))) + mu * (K - 1.0)
 
-    # The loss falls by at most its value at a = 0 (all our losses are >= 0), so the gap is bounded.
+    # A loss >= 0 falls by at most its value at a = 0, so the gap is bounded. One that is not (a user's, less a
+    # constant) gets its infimum where it is known, and in any case the size of its slope.
     zero = jnp.zeros_like(mu)
-    furthest = 1.0 + 10.0 * jnp.abs(value(zero)) / (mu * (K - 1.0))
+    fall = jnp.abs(value(zero)) + jnp.abs(slope(zero)) + abs(getattr(loss, "infimum", None) or 0.0)
+    furthest = 1.0 + 10.0 * fall / (mu * (K - 1.0))
     grid = jnp.concatenate([zero[None], jnp.geomspace(1e-5, furthest, GRID, dtype=mu.dtype)])
     values, slopes = jax.vmap(value)(grid), jax.vmap(slope)(grid)
     valley = (slopes[:-1] < 0) & (slopes[1:] >= 0)
     promise = jnp.where(valley, jnp.minimum(values[:-1], values[1:]), jnp.inf)
     _, cells = jax.lax.top_k(-promise, CANDIDATES)
-    gaps = jax.vmap(lambda i: jnp.where(valley[i], _bisect(slope, grid[i], grid[i + 1]), 0.0))(cells)
-    gaps = jnp.concatenate([gaps, zero[None]])
-    gap = gaps[jnp.argmin(jax.vmap(value)(gaps))]
+    gaps = jax.vmap(lambda i: _bisect(slope, grid[i], grid[i + 1]))(cells)
+    heights = jnp.where(valley[cells], jax.vmap(value)(gaps), jnp.inf)
+    # Just below the threshold values cannot tell the gap from 0, but the slope at 0 can.
+    at_zero = jnp.where((slopes[0] < 0) & jnp.any(valley), jnp.inf, values[0])
+    gap = jnp.append(gaps, zero)[jnp.argmin(jnp.append(heights, at_zero))]
 
     shift = best_shift(gap)
     bias = jnp.clip(shift, -limit, limit)

@@ -1,0 +1,135 @@
+"""The command line as a user runs it: subprocesses, their streams and exit status."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+SMALL = ["--loss", "ce", "--classes", "3", "--dim", "4", "--per-class", "2"]
+SMALL += ["--decay-w", "0.01", "--decay-h", "0.01", "--decay-b", "0.01"]
+
+
+def ufm(*arguments, module=False, **environment):
+    command = [sys.executable, "-m", "ufm"] if module else ["ufm"]
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", **environment}
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, env=env, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return {"UFM_COMPILE_CACHE": str(tmp_path_factory.mktemp("cache"))}
+
+
+def test_help_does_not_load_jax():
+    code = "import sys, ufm.cli; sys.exit('jax' in sys.modules or 'matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    result = ufm("--help")
+    assert result.returncode == 0
+    assert "verify" in result.stdout
+
+
+def test_solve_json_has_the_contract(cache):
+    result = ufm("solve", *SMALL, "--starts", "2", "--json", module=True, **cache)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["status"] == "converged"
+    assert abs(found["value"] - found["theory"]["value"]) < 1e-12
+    assert abs(found["certificate"]["gap"]) < 1e-11
+    assert found["certificate"]["lower_bound"] <= found["value"] + 1e-14
+    assert set(found["theory"]) >= {"value", "regime", "gap", "bias"}
+    assert set(found["bias"]) == {"mean", "std"}
+    assert all(set(found["scores"][side]) == {"mean", "min", "max"} for side in ("positive", "negative"))
+    assert set(found["collapse"]) >= {"nc1", "nc2", "nc3", "nc4"}
+    assert len(found["starts"]) == 2
+    assert found["problem"]["per_class"] == 2
+
+
+def test_solve_imbalanced_and_fixed_classifier(tmp_path, cache):
+    np.save(tmp_path / "W.npy", np.eye(3, 4))
+    options = [*SMALL, "--per-class", "3,2,1", "--classifier", str(tmp_path / "W.npy"), "--bias", "unified", "--json"]
+    result = ufm("solve", *options, **cache)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["theory"] is None
+    assert found["certificate"]["gap"] < 1e-10
+
+
+def test_solve_table_names_what_it_shows(cache):
+    result = ufm("solve", *SMALL, **cache)
+    assert result.returncode == 0, result.stderr
+    for word in ("value", "etf", "certified gap", "NC1", "converged"):
+        assert word in result.stdout
+
+
+def test_verify_a_problem_and_write_a_report(tmp_path, cache):
+    result = ufm("verify", *SMALL, "--paper", "zhu2021", "--report", str(tmp_path / "r"), "--json", **cache)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["ok"]
+    assert {f["verdict"] for f in found["findings"]} == {"holds", "outside hypotheses"}
+    assert json.loads((tmp_path / "r" / "report.json").read_text())["summary"] == found["summary"]
+    assert "zhu2021/3.1" in (tmp_path / "r" / "report.md").read_text()
+
+
+def test_verify_exits_1_when_a_verdict_differs(cache):
+    """A planted mutation, as a user would meet it: the closed form of CE with a wrong constant."""
+    code = (
+        "import ufm.theory.closed_forms as c, ufm.cli\n"
+        "right = c.ce\n"
+        "c.ce = lambda mu, classes: right(1.01 * mu, classes)\n"
+        f"import sys; sys.argv = ['ufm', 'verify', '--theorem', 'zhu2021/3.1', *{SMALL!r}]\n"
+        "ufm.cli.main()"
+    )
+    env = {**os.environ, **cache}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
+    assert result.returncode == 1, result.stderr
+    assert "refuted" in result.stdout
+
+
+def test_atlas_lists_theorems():
+    result = ufm("atlas", "--paper", "li2025", "--json")
+    assert result.returncode == 0, result.stderr
+    theorems = json.loads(result.stdout)["theorems"]
+    assert {t["id"] for t in theorems} >= {"li2025/2", "li2025/2-corrected"}
+
+
+BAD = [
+    (["--loss", "bcee"], "did you mean 'bce'"),
+    (["--loss", "focal:gamma=-1"], "gamma = -1.0"),
+    (["--loss", "ls:alpha=1"], "[0, 1)"),
+    (["--loss", "ce:x=1"], "no hyper-parameters"),
+    (["--classes", "0"], "classes = 0"),
+    (["--decay-w", "nan"], "decay.W = nan"),
+    (["--decay-b", "-1"], "decay.b = -1.0"),
+    (["--per-class", "1,2"], "classes = 3 of them (got 2)"),
+    (["--per-class", "x"], "per_class = 'x'"),
+    (["--tol", "1e-20"], "tol = 1e-20"),
+    (["--dtype", "float32", "--tol", "1e-9"], "float32"),
+    (["--bias", "perclass"], "did you mean 'per_class'"),
+    (["--solver", "sgd:lr=-1"], "lr = -1.0"),
+    (["--solver", "newtn"], "did you mean 'newton'"),
+    (["--max-steps", "-3"], "max_steps = -3"),
+    (["--starts", "0"], "starts = 0"),
+    (["--classifier", "no-such-file.npy"], "no-such-file.npy"),
+    (["--clases", "3"], "--classes"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD, ids=[" ".join(options) for options, _ in BAD])
+def test_bad_input_is_one_line_and_exit_2(options, message):
+    result = ufm("solve", *SMALL, *options)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_classifier_of_the_wrong_shape(tmp_path):
+    np.save(tmp_path / "W.npy", np.eye(5))
+    result = ufm("solve", *SMALL, "--classifier", str(tmp_path / "W.npy"))
+    assert result.returncode == 2
+    assert "classifier.shape = (5, 5): must be (classes, dim) = (3, 4)" in result.stderr

@@ -1,0 +1,5 @@
+"""``python -m ufm``."""
+
+from ufm.cli import main
+
+main()

@@ -1,0 +1,237 @@
+"""A theorem as an object: hypotheses and claim as predicates, a verdict with its evidence."""
+
+from __future__ import annotations
+
+import enum
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ufm.metrics import Collapse, collapse, scores
+from ufm.problem import Problem
+from ufm.solvers import Solution, solve
+from ufm.theory import Certificate, certify
+
+CERTIFIED = 1e-10
+"""A gap below this, relative to ``max(1, f)``, certifies a global minimiser."""
+
+
+class Verdict(enum.StrEnum):
+    """What a check found."""
+
+    HOLDS = "holds"
+    REFUTED = "refuted"
+    OUTSIDE = "outside hypotheses"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One number that a theorem predicts, beside the one that was measured.
+
+    ``tolerance`` is absolute; the residual is the difference in units of it.
+    """
+
+    name: str
+    predicted: float
+    measured: float
+    tolerance: float
+
+    @property
+    def residual(self) -> float:
+        """``|measured - predicted| / tolerance``; not finite counts as infinitely wrong."""
+        difference = abs(self.measured - self.predicted)
+        return difference / self.tolerance if np.isfinite(difference) else np.inf
+
+
+def quantity(name: str, predicted: Any, measured: Any, scale: float = 1e-7) -> Quantity:
+    """A `Quantity` whose tolerance is ``scale * max(1, |predicted|)``."""
+    predicted, measured = float(predicted), float(measured)
+    return Quantity(name, predicted, measured, scale * max(1.0, abs(predicted)))
+
+
+class Evidence:
+    """What is measured of one problem, each part computed when first asked for.
+
+    The solution comes from the solvers and the certificate from duality; no closed form enters.
+    """
+
+    def __init__(self, problem: Problem, seed: int = 0, starts: int = 1) -> None:
+        self.problem, self.seed, self.starts = problem, seed, starts
+
+    @functools.cached_property
+    def solution(self) -> Solution:
+        """Best solution of the starts."""
+        return solve(self.problem, self.seed, starts=self.starts)
+
+    @functools.cached_property
+    def certificate(self) -> Certificate:
+        """Lower bound and gap of the solution."""
+        return certify(self.problem, self.solution.params)
+
+    @property
+    def value(self) -> float:
+        """Objective at the solution, in float64."""
+        return float(self.certificate.value)
+
+    @property
+    def gap(self) -> float:
+        """Certified gap; infinite when there is no bound."""
+        return float(self.certificate.gap)
+
+    @functools.cached_property
+    def collapse(self) -> Collapse:
+        """Collapse metrics of the solution."""
+        x = self.solution.params
+        return collapse(x.W, x.H, self.problem.labels, x.b)
+
+    @functools.cached_property
+    def bias(self) -> np.ndarray:
+        """Bias per class (K,); zeros without one."""
+        b = self.solution.params.b
+        return np.zeros(self.problem.classes) if b is None else np.broadcast_to(b, (self.problem.classes,))
+
+    @functools.cached_property
+    def scores(self) -> dict[str, dict[str, float]]:
+        """Unbiased scores: mean, min and max of positives and negatives."""
+        x = self.solution.params
+        found = scores(x.W, x.H, self.problem.labels)
+        return {side: {k: float(v) for k, v in values.items()} for side, values in found.items()}
+
+
+Claim = Callable[[Problem, Evidence], Sequence[Quantity]]
+
+
+@dataclass(frozen=True)
+class Theorem:
+    """A published statement (or its correction) that can be checked on a problem.
+
+    Attributes:
+        id: short name, ``paper/number``.
+        source: paper and number.
+        statement: in words.
+        formula: for the objective of `ufm.Problem`.
+        hypotheses: in words.
+        inside: whether a problem satisfies the hypotheses.
+        claim: quantities predicted and measured; the first one is the headline.
+        minimum: whether the claim speaks of the global minimum, so that a verdict needs a certificate.
+        recorded: the verdict known for the theorem as a whole.
+    """
+
+    id: str
+    source: str
+    statement: str
+    formula: str
+    hypotheses: str
+    inside: Callable[[Problem], bool]
+    claim: Claim
+    minimum: bool = True
+    recorded: Verdict = Verdict.HOLDS
+
+
+@dataclass(frozen=True)
+class Case:
+    """A theorem on one problem, with the verdict recorded for it."""
+
+    theorem: Theorem
+    problem: Problem
+    recorded: Verdict
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check.
+
+    Attributes:
+        theorem: what was checked.
+        problem: on what.
+        quantities: predicted and measured, the headline first.
+        gap: certified gap of the solution, or None where the claim is not about a minimum.
+        verdict: what was found.
+        recorded: the verdict on record, or None where there is none.
+        reason: why, when it does not simply hold.
+    """
+
+    theorem: Theorem
+    problem: Problem
+    quantities: Sequence[Quantity]
+    gap: float | None
+    verdict: Verdict
+    recorded: Verdict | None
+    reason: str = ""
+    note: str = ""
+
+    @property
+    def worst(self) -> Quantity | None:
+        """The quantity with the largest residual."""
+        return max(self.quantities, key=lambda q: q.residual, default=None)
+
+    @property
+    def as_recorded(self) -> bool:
+        """Whether the verdict is the recorded one; where none is, a theorem on record as true must not fail."""
+        if self.recorded is None:
+            return self.verdict != Verdict.REFUTED or self.theorem.recorded == Verdict.REFUTED
+        return self.verdict == self.recorded
+
+
+def check(
+    theorem: Theorem,
+    problem: Problem,
+    evidence: Evidence | None = None,
+    recorded: Verdict | None = None,
+    note: str = "",
+) -> Finding:
+    """Judge a theorem on a problem.
+
+    A claim about the global minimum *holds* when every quantity agrees at a certified minimiser. It is
+    *refuted* when one disagrees at a certified minimiser, or when the solver found a value below the
+    claimed minimum, which needs no certificate. Otherwise the run is inconclusive.
+    """
+    finding = functools.partial(Finding, theorem, problem, recorded=recorded, note=note)
+    if not theorem.inside(problem):
+        return finding([], None, Verdict.OUTSIDE, reason=f"needs {theorem.hypotheses}")
+    evidence = evidence or Evidence(problem)
+    quantities = list(theorem.claim(problem, evidence))
+    wrong = [q for q in quantities if q.residual > 1.0]
+    named = ", ".join(f"{q.name} {q.measured:.6g} instead of {q.predicted:.6g}" for q in wrong[:3])
+    if not theorem.minimum:
+        return finding(quantities, None, Verdict.REFUTED if wrong else Verdict.HOLDS, reason=named)
+    gap = evidence.gap
+    if gap <= CERTIFIED * max(1.0, abs(evidence.value)):
+        return finding(quantities, gap, Verdict.REFUTED if wrong else Verdict.HOLDS, reason=named)
+    lower = [q for q in wrong if q.name == "minimum" and q.measured < q.predicted]
+    if lower:
+        return finding(quantities, gap, Verdict.REFUTED, reason=f"a point lies below the claimed minimum: {named}")
+    return finding(
+        quantities, gap, Verdict.INCONCLUSIVE, reason=f"certified gap {gap:.1e} only" + (f"; {named}" if wrong else "")
+    )
+
+
+@dataclass(frozen=True)
+class Report:
+    """Findings of a run of checks, and in ``meta`` what they were made with."""
+
+    findings: Sequence[Finding]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every verdict is the recorded one."""
+        return all(f.as_recorded for f in self.findings)
+
+    @property
+    def summary(self) -> str:
+        """One line: how many verdicts of each kind, and how many differ from the record."""
+        counts = {v: sum(f.verdict == v for f in self.findings) for v in Verdict}
+        parts = [f"{n} {verdict}" for verdict, n in counts.items() if n]
+        differing = sum(not f.as_recorded for f in self.findings)
+        record = "all as recorded" if not differing else f"{differing} NOT as recorded"
+        return f"{len(self.findings)} checks: {', '.join(parts)}; {record}"
+
+    def __str__(self) -> str:
+        lines = [f"{f.verdict:<20} {f.theorem.id:<24} {f.reason}".rstrip() for f in self.findings]
+        return "\n".join([*lines, self.summary])

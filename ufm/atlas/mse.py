@@ -1,0 +1,87 @@
+"""Squared error: Zhou, Li, Ding, You, Qu & Zhu 2022 (MSE) and Tirer & Bruna 2022."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ufm import geometry
+from ufm.atlas._claims import equivalent_decay_b, etf_geometry, strength, symmetric_logits
+from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
+from ufm.atlas.zhu2021 import is_balanced
+from ufm.losses import MSE
+from ufm.problem import Problem
+from ufm.theory import closed_forms
+from ufm.theory.closed_forms import Logits
+
+
+def _predicted(problem: Problem) -> Logits:
+    hyper = {k: float(v) for k, v in problem.loss.hyper.items()}
+    return closed_forms.mse(strength(problem), problem.classes, equivalent_decay_b(problem), **hyper)
+
+
+def _mse(problem: Problem) -> bool:
+    return isinstance(problem.loss, MSE) and is_balanced(problem, 0)
+
+
+def _free_bias(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+    return symmetric_logits(problem, evidence, _predicted(problem)) + etf_geometry(problem, evidence)
+
+
+WITH_BIAS = Theorem(
+    id="mse/bias",
+    source="Zhou et al. 2022 (MSE), Thm 3.1; Tirer & Bruna 2022, Thm 3.2",
+    statement="With a free bias the global minimisers of rescaled MSE collapse to a centred simplex ETF.",
+    formula="linear equations for (p, q): see closed_forms.mse",
+    hypotheses="MSE, balanced, d >= K, decay_b = 0, gap > 0",
+    inside=lambda p: _mse(p) and p.bias != "none" and float(p.decay.b) == 0 and _predicted(p).gap > 0,
+    claim=_free_bias,
+)
+
+
+def _frame(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+    x = evidence.solution.params
+    identity = np.eye(problem.classes)
+    distances = {
+        "distance of WW' from a multiple of I": geometry.gram_distance(x.W, identity),
+        "NC1": evidence.collapse.nc1,
+    }
+    shape = [quantity(name, 0.0, float(value), 1e-6) for name, value in distances.items()]
+    # Half the loss with target 1 has X = (1 - K mu_half) I; ours is twice that, so mu_half = mu/2.
+    size = max(0.0, 1.0 - problem.classes * strength(problem) / 2.0)
+    return [quantity("positive score", size, evidence.scores["positive"]["mean"]), *shape]
+
+
+NO_BIAS = Theorem(
+    id="mse/no-bias",
+    source="Tirer & Bruna 2022, Thm 3.1",
+    statement="Without bias the global minimisers of MSE collapse to an orthogonal frame, not an ETF.",
+    formula="W H = (1 - K mu/2) I for ||z - e_k||^2",
+    hypotheses="MSE with kappa = beta = 1, balanced, d >= K, no bias, K mu < 2",
+    inside=lambda p: (
+        _mse(p)
+        and p.bias == "none"
+        and all(float(v) == 1 for v in p.loss.hyper.values())
+        and p.classes * strength(p) < 2
+    ),
+    claim=_frame,
+)
+
+
+def _decayed(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+    shape = etf_geometry(problem, evidence, centred=False) if _predicted(problem).gap > 0 else []
+    return symmetric_logits(problem, evidence, _predicted(problem)) + shape
+
+
+DECAYED_BIAS = Theorem(
+    id="mse/decayed-bias",
+    source="scalar reduction (this package)",
+    statement="With a decayed bias, MSE gains a mean mode once decay_b |b| exceeds mu.",
+    formula="c = 0 iff decay_b |b| <= mu; beyond it b = mu/decay_b",
+    hypotheses="MSE, balanced, d >= K",
+    inside=_mse,
+    claim=_decayed,
+)
+
+THEOREMS = (WITH_BIAS, NO_BIAS, DECAYED_BIAS)

@@ -1,0 +1,50 @@
+"""The command line. Modules here import JAX inside their functions only: ``ufm --help`` stays instant."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+import ufm
+from ufm.cli import atlas, solve, verify
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(ufm.__version__, prog_name="ufm")
+def commands() -> None:
+    """A numerical laboratory for the unconstrained feature model of neural collapse.
+
+    Every command takes --json for one JSON object on standard output; progress goes to standard error.
+    Compiled programs are kept in ~/.cache/ufm (UFM_COMPILE_CACHE=DIR moves them, =off keeps none).
+    """
+
+
+for command in (verify.command, solve.command, atlas.command):
+    commands.add_command(command)
+
+
+def main() -> None:
+    """Run a command; bad input is one line on standard error and exit status 2."""
+    try:
+        status = commands.main(prog_name="ufm", standalone_mode=False)
+    except click.ClickException as error:
+        click.echo(f"ufm: {error.format_message()}", err=True)
+        sys.exit(error.exit_code)
+    except click.exceptions.Abort:
+        click.echo("ufm: interrupted", err=True)
+        sys.exit(130)
+    except MemoryError as error:
+        click.echo(f"ufm: out of memory ({error}); --features per_class needs memory for K features only", err=True)
+        sys.exit(2)
+    except OSError as error:
+        click.echo(f"ufm: {error}", err=True)
+        sys.exit(2)
+    except ValueError as error:
+        from ufm._base import InputError
+
+        if not isinstance(error, InputError):
+            raise
+        click.echo(f"ufm: {error}", err=True)
+        sys.exit(2)
+    sys.exit(status or 0)

@@ -1,0 +1,167 @@
+"""What the commands share: the options of a problem, JSON on standard output, progress on standard error."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PROBLEM_OPTIONS = [
+    click.option(
+        "--loss", default="bce", show_default=True, help="ce, bce, focal:gamma=3, ls:alpha=0.1, mse:kappa=1,beta=15"
+    ),
+    click.option("--classes", type=int, default=10, show_default=True, help="K"),
+    click.option("--dim", type=int, default=64, show_default=True, help="feature dimension d"),
+    click.option("--per-class", default="100", show_default=True, help="samples per class: n, or n_1,...,n_K"),
+    click.option("--decay-w", type=float, default=5e-4, show_default=True, help="decay of the classifier, > 0"),
+    click.option("--decay-h", type=float, default=5e-4, show_default=True, help="decay of the features, > 0"),
+    click.option("--decay-b", type=float, default=5e-4, show_default=True, help="decay of the bias, >= 0"),
+    click.option("--bias", default="per_class", show_default=True, help="per_class, unified or none"),
+    click.option(
+        "--features",
+        default="per_sample",
+        show_default=True,
+        help="per_sample or per_class (exact, cost independent of n)",
+    ),
+    click.option(
+        "--classifier", type=click.Path(exists=True, dir_okay=False), help="fixed classifier: a .npy file (K, d)"
+    ),
+]
+SOLVER_OPTIONS = [
+    click.option("--seed", type=int, default=0, show_default=True, help="of the random start"),
+    click.option("--starts", type=int, default=1, show_default=True, help="random starts; the best is shown"),
+    click.option(
+        "--solver",
+        default="newton",
+        show_default=True,
+        help="newton, lbfgs, lifted, sgd:lr=0.1,momentum=0.9, adam:lr=1e-3, adamw",
+    ),
+    click.option("--tol", type=float, help="bound on the relative scaled gradient  [default: 1e-12]"),
+    click.option("--max-steps", type=int, help="iterations allowed"),
+    click.option("--init-scale", type=float, default=1.0, show_default=True, help="scale of the random start"),
+    click.option("--init-bias", type=float, default=0.0, show_default=True, help="mean bias of the random start"),
+    click.option("--dtype", default="float64", show_default=True, help="float64 or float32"),
+]
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="one JSON object on standard output")
+
+
+def options(*groups: list[Any]) -> Callable[[F], F]:
+    """Add groups of options to a command, in order."""
+
+    def decorate(function: F) -> F:
+        for option in reversed([option for group in groups for option in group]):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def use_jax() -> None:
+    """First line of every command that computes: float64, and compiled programs kept between runs."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    place = os.environ.get("UFM_COMPILE_CACHE", str(Path.home() / ".cache" / "ufm"))
+    if place != "off":
+        jax.config.update("jax_compilation_cache_dir", place)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def problem_from(given: dict[str, Any]) -> Any:
+    """Take the options of a problem out of ``given`` and build it."""
+    import numpy as np
+
+    import ufm
+
+    take = given.pop
+    counts = _whole_numbers("per_class", take("per_class"))
+    loss = ufm.losses.parse(take("loss"))
+    decay = ufm.Decay(W=take("decay_w"), H=take("decay_h"), b=take("decay_b"))
+    path = take("classifier")
+    classifier = None
+    if path is not None:
+        try:
+            classifier = np.load(path, allow_pickle=False)
+        except ValueError as error:
+            raise ufm.InputError(f"classifier = {path!r}: must be a .npy file of numbers ({error})") from None
+    return ufm.Problem(
+        classes=take("classes"),
+        dim=take("dim"),
+        per_class=counts[0] if len(counts) == 1 else counts,
+        loss=loss,
+        decay=decay,
+        bias=take("bias").replace("-", "_"),
+        features=take("features").replace("-", "_"),
+        classifier=classifier,
+    )
+
+
+def _whole_numbers(field: str, text: str) -> tuple[int, ...]:
+    from ufm import InputError
+
+    try:
+        return tuple(int(item) for item in text.split(","))
+    except ValueError:
+        raise InputError(f"{field} = {text!r}: must be a whole number, or K of them separated by commas") from None
+
+
+def problem_json(problem: Any) -> dict[str, Any]:
+    """A problem as JSON: the options that state it again."""
+    return {
+        "loss": str(problem.loss),
+        "classes": problem.classes,
+        "dim": problem.dim,
+        "per_class": problem.per_class,
+        "samples": problem.samples,
+        "decay": {"W": float(problem.decay.W), "H": float(problem.decay.H), "b": float(problem.decay.b)},
+        "bias": problem.bias,
+        "features": problem.features,
+        "classifier": "free" if problem.classifier is None else "fixed",
+    }
+
+
+def plain(value: Any) -> Any:
+    """Arrays to numbers and lists, and NaN or infinity to null, which JSON does not have."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """The one JSON object of a command."""
+    click.echo(json.dumps(plain(value), indent=2))
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A table on standard output, as wide as it needs to be when nobody is looking."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    terminal = sys.stdout.isatty()
+    console = Console(width=None if terminal else 200)
+    grid = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        grid.add_row(*row)
+    console.print(grid)
+
+
+def progress_bar(description: str, total: int | None, unit: str) -> Any:
+    """A bar on standard error that appears once the work has lasted a second."""
+    from tqdm import tqdm
+
+    return tqdm(desc=description, total=total, unit=unit, delay=1.0, file=sys.stderr, leave=False, dynamic_ncols=True)

@@ -1,0 +1,139 @@
+"""``ufm solve``: one problem, solved, certified and set beside its closed form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ufm.cli._common import (
+    JSON_OPTION,
+    PROBLEM_OPTIONS,
+    SOLVER_OPTIONS,
+    options,
+    print_json,
+    problem_from,
+    problem_json,
+    progress_bar,
+    table,
+    use_jax,
+)
+
+
+@click.command("solve")
+@options(PROBLEM_OPTIONS, SOLVER_OPTIONS, [JSON_OPTION])
+def command(as_json: bool, **given: Any) -> None:
+    """Solve a problem, certify the result and compare it with the closed-form minimiser."""
+    use_jax()
+    problem = problem_from(given)
+    report = solve_report(problem, given)
+    if as_json:
+        print_json(report)
+    else:
+        show(report)
+
+
+def solve_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """The answer of ``ufm solve`` as one dictionary."""
+    import numpy as np
+
+    from ufm import metrics, solvers, theory
+    from ufm.metrics.collapse import Collapse
+
+    solver = solvers.parse(given["solver"], tol=given["tol"], max_steps=given["max_steps"])
+    with progress_bar("solve", None, "step") as bar:
+
+        def progress(steps: int, residual: float) -> None:
+            bar.set_postfix_str(f"residual {residual:.1e}")
+            bar.update(max(steps - bar.n, 0))
+
+        solutions = solvers.multistart(
+            problem,
+            given["seed"],
+            solver,
+            starts=given["starts"],
+            scale=given["init_scale"],
+            bias_mean=given["init_bias"],
+            dtype=given["dtype"],
+            progress=progress,
+        )
+    values = [float(s.value) for s in solutions]
+    chosen = int(np.argmin([v if np.isfinite(v) else np.inf for v in values]))
+    best = solutions[chosen]
+    params, labels = best.params, problem.labels
+    b = np.zeros(problem.classes) if params.b is None else np.broadcast_to(params.b, (problem.classes,))
+    certificate = theory.certify(problem, params)
+    closed = theory.predict(problem)
+    collapse: Collapse = metrics.collapse(params.W, params.H, labels, params.b)
+    report = {
+        "problem": problem_json(problem),
+        "value": values[chosen],
+        "grad_norm": best.grad_norm,
+        "residual": best.residual,
+        "status": best.status_name,
+        "steps": best.steps,
+        "evaluations": best.evaluations,
+        "certificate": {
+            "lower_bound": certificate.lower_bound,
+            "gap": certificate.gap,
+            "rounding": certificate.rounding,
+        },
+        "theory": None
+        if closed is None
+        else {
+            "value": closed.value,
+            "regime": closed.regime,
+            "gap": closed.gap,
+            "bias": closed.bias,
+            "shift": closed.shift,
+            "exact": closed.exact,
+        },
+        "bias": {"mean": b.mean(), "std": b.std()},
+        "scores": metrics.scores(params.W, params.H, labels),
+        "collapse": vars(collapse),
+    }
+    if given["starts"] > 1:
+        report["starts"] = values
+    return report
+
+
+def show(report: dict[str, Any]) -> None:
+    """The report as a table."""
+    p, closed, certificate = report["problem"], report["theory"], report["certificate"]
+    decay = p["decay"]
+    title = (
+        f"{p['loss']}  K={p['classes']} d={p['dim']} n={p['per_class']}"
+        f"  decay W={decay['W']:g} H={decay['H']:g} b={decay['b']:g}  bias {p['bias']}, features {p['features']}"
+    )
+
+    def number(x: Any, form: str = ".12g") -> str:
+        return format(float(x), form)
+
+    regime = (
+        "no closed form" if closed is None else closed["regime"] + ("" if closed["exact"] else " (not proven: d = K-1)")
+    )
+    rows = [
+        ["value", number(report["value"]), "" if closed is None else number(closed["value"])],
+        ["regime", "", regime],
+        ["bias", number(report["bias"]["mean"], ".6g"), "" if closed is None else number(closed["bias"], ".6g")],
+        ["bias, std over classes", number(report["bias"]["std"], ".1e"), ""],
+    ]
+    for side in ("positive", "negative"):
+        score = report["scores"][side]
+        spread = f"{number(score['mean'], '.6g')}  [{number(score['min'], '.6g')}, {number(score['max'], '.6g')}]"
+        rows.append([f"{side} score  [min, max]", spread, ""])
+    rows += [[name.upper(), number(report["collapse"][name], ".1e"), ""] for name in ("nc1", "nc2", "nc3", "nc4")]
+    rows += [
+        ["gradient norm", number(report["grad_norm"], ".1e"), ""],
+        ["status", f"{report['status']} after {int(report['steps'])} steps", ""],
+        ["certified lower bound", number(certificate["lower_bound"]), ""],
+        [
+            "certified gap",
+            number(certificate["gap"], ".1e"),
+            f"rounding allowance {number(certificate['rounding'], '.0e')}",
+        ],
+    ]
+    if "starts" in report:
+        values = report["starts"]
+        rows.append(["values of the starts", f"{min(values):.12g} ... {max(values):.12g}", f"{len(values)} starts"])
+    table(title, ["", "solved", "closed form"], rows)

@@ -1,0 +1,75 @@
+"""Scores and bias: against a hyper-parameter, and along training, with the prediction on top."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from ufm.plotting.style import BIAS, GREY, NEGATIVE, POSITIVE, style
+
+SERIES = {
+    "positive": (POSITIVE, "positive score  $w_k^\\top h_k$"),
+    "negative": (NEGATIVE, "negative score  $w_j^\\top h_k$"),
+    "bias": (BIAS, "bias  $b$"),
+}
+
+
+def scores_against(
+    x: Any,
+    measured: Mapping[str, Any],
+    predicted: Mapping[str, Any] | None = None,
+    *,
+    label: str,
+    predicted_x: Any = None,
+    boundary: float | None = None,
+    title: str = "",
+) -> Figure:
+    """Measured scores and bias (points) over a hyper-parameter, predicted ones (lines) on top.
+
+    Args:
+        x: values of the hyper-parameter (m,).
+        measured: ``positive``, ``negative`` and ``bias``, each (m,).
+        predicted: the same keys over ``predicted_x`` (``x`` if not given).
+        label: symbol and meaning of the hyper-parameter.
+        predicted_x: finer values of the hyper-parameter for the lines.
+        boundary: marks where the regime changes.
+        title: of the figure.
+    """
+    x = np.asarray(x)
+    with style():
+        figure, axes = plt.subplots(figsize=(6, 4))
+        for name, (colour, text) in SERIES.items():
+            axes.plot(x, measured[name], "o", color=colour, alpha=0.6, label=text)
+            if predicted is not None:
+                axes.plot(x if predicted_x is None else predicted_x, predicted[name], "-", color=colour, zorder=3)
+        if boundary is not None:
+            axes.axvline(boundary, color=GREY, linestyle=":", label="regime boundary")
+        if np.all(x > 0):
+            axes.set_xscale("log")
+        axes.set(xlabel=label, ylabel="score or bias", title=title)
+        axes.legend()
+    return figure
+
+
+def training(trajectory: Mapping[str, Any], every: int, predicted: Mapping[str, float], title: str = "") -> Figure:
+    """Scores and bias along a recorded trajectory, with the predicted limits as dashed lines.
+
+    Args:
+        trajectory: `Solution.trajectory` of a `Gradient` run.
+        every: steps between records.
+        predicted: limit of ``positive``, ``negative`` and ``bias``.
+        title: of the figure.
+    """
+    with style():
+        figure, axes = plt.subplots(figsize=(6, 4))
+        for name, (colour, text) in SERIES.items():
+            values = np.asarray(trajectory[name])
+            axes.plot(every * np.arange(values.size), values, color=colour, label=text)
+            axes.axhline(predicted[name], color=colour, linestyle="--", linewidth=1)
+        axes.set(xlabel="gradient step", ylabel="score or bias", title=title)
+        axes.legend()
+    return figure
