@@ -7,7 +7,7 @@ import sys
 import click
 
 import ufm
-from ufm.cli import atlas, solve, verify
+from ufm.cli import atlas, landscape, solve, verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -20,7 +20,7 @@ def commands() -> None:
     """
 
 
-for command in (verify.command, solve.command, atlas.command):
+for command in (verify.command, solve.command, landscape.command, atlas.command):
     commands.add_command(command)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from ufm import geometry, theory
+from ufm import theory
 from ufm._base import matmul, require
 from ufm.landscape.eigen import extreme_eigenpairs
 from ufm.landscape.hvp import DENSE_LIMIT, Hessian, hvp
@@ -27,7 +26,8 @@ class Escape:
 
     Attributes:
         direction: unit norm, in (W, H, b); None when ``null(W)`` is trivial.
-        promised: curvature ``-2 (||grad_Z|| - sqrt(decay_W decay_H)) / (rho + 1/rho)``, ``rho = sqrt(decay_H/decay_W)``.
+        promised: curvature ``-2 (||grad_Z|| - sqrt(decay_W decay_H)) / (rho + 1/rho)``, with
+            ``rho = sqrt(decay_H/decay_W)``.
         measured: ``direction' Hessian direction``.
     """
 
@@ -231,6 +231,15 @@ def structured_starts(problem: Problem, starts: int, seed: int = 0) -> list[Para
     return points
 
 
+def _ladder_points(problem: Problem) -> list[Params]:
+    """The equal groups of the closed-form ladder, where there is one."""
+    try:
+        rungs = theory.ladder(problem)
+    except NoClosedForm:
+        return []
+    return [jax.tree.map(jnp.asarray, rung.params()) for rung in rungs]
+
+
 def find_critical_points(
     problem: Problem,
     starts: int | Iterable[Params] = 64,
@@ -247,13 +256,16 @@ def find_critical_points(
 
     Args:
         problem: of at most ``limit`` variables (each step solves a dense eigenproblem).
-        starts: how many, or the points themselves.
+        starts: how many random ones, beside the equal groups of `theory.ladder`, or the points themselves.
         seed: of the starts.
         tol: gradient norm at which an end counts as critical.
         steps: Newton steps a start.
         limit: variables allowed.
     """
-    points = structured_starts(problem, starts, seed) if isinstance(starts, int) else list(starts)
+    if isinstance(starts, int):
+        points = structured_starts(problem, starts, seed) + _ladder_points(problem)
+    else:
+        points = list(starts)
     require(len(points) > 0, "starts", starts, "at least one")
     size = Hessian(problem, points[0]).size
     require(size <= limit, "size", size, f"at most {limit}; use ufm.solve for minima, or raise limit")
@@ -279,7 +291,7 @@ def invariants(problem: Problem, params: Params) -> np.ndarray:
     return np.concatenate([[float(problem.objective(params))], *rows, *spectra])
 
 
-def rung_of(problem: Problem, point: CriticalPoint, rungs: Iterable[theory.Rung] = ()) -> str:
+def rung_of(point: CriticalPoint, rungs: Iterable[theory.Rung] = ()) -> str:
     """Name of the rung with the same value, such as ``"2+2+2"``, or ``""``."""
     for rung in rungs:
         if abs(rung.value - point.value) <= 1e-7 * max(1.0, abs(rung.value)):

@@ -203,16 +203,12 @@ def compare(problem: Problem, losses: tuple[Loss, Loss] | None = None) -> dict[s
     speeds = [local_speed(dataclasses.replace(problem, loss=loss)) for loss in losses or (BCE(), CE())]
     conditions = [s.condition for s in speeds]
     winner = int(np.argmin(conditions))
-    tie = np.isclose(*conditions, rtol=1e-9)
+    tie = np.isclose(conditions[0], conditions[1], rtol=1e-9)
     return {
         "faster": "tie" if tie else speeds[winner].loss,
         "ratio": conditions[1] / conditions[0],
         "frozen_ratio": speeds[1].frozen[0] / speeds[0].frozen[0],
         "flow_ratio": speeds[0].spectrum.smallest_positive / speeds[1].spectrum.smallest_positive,
-        "groups": {
-            g: speeds[0].slowest[g] / speeds[1].slowest[g]
-            for g in speeds[0].slowest
-            if g in speeds[1].slowest
-        },
+        "groups": {g: speeds[0].slowest[g] / speeds[1].slowest[g] for g in speeds[0].slowest if g in speeds[1].slowest},
         "speeds": tuple(speeds),
     }

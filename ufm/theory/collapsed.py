@@ -54,7 +54,7 @@ def collapsed_spectrum(problem: Problem, params: Params, rtol: float = 1e-9) -> 
 
     W, H = np.asarray(params.W, float), np.asarray(params.H, float)
     # Balance the two factors first: rank is a matter of directions, not of the decays.
-    ratio = np.sqrt(max(np.linalg.norm(H), 1e-300) / max(np.linalg.norm(W), 1e-300))
+    ratio = np.sqrt(max(float(np.linalg.norm(H)), 1e-300) / max(float(np.linalg.norm(W)), 1e-300))
     _, sizes, basis = np.linalg.svd(np.vstack([W * ratio, H.T / ratio]), full_matrices=False)
     rank = int(np.sum(sizes > rtol * max(sizes[0], 1e-150)))
     basis = basis[:rank].T
@@ -83,7 +83,7 @@ def collapsed_spectrum(problem: Problem, params: Params, rtol: float = 1e-9) -> 
     if per_sample:
         Wb = W @ basis
         for k, n in enumerate(problem.counts.tolist()):
-            inner = np.linalg.eigvalsh(Wb.T @ C[k] @ Wb / N + decay_H * np.eye(rank)) if rank else []
+            inner = np.linalg.eigvalsh(Wb.T @ C[k] @ Wb / N + decay_H * np.eye(rank)) if rank else np.zeros(0)
             entries += [(f"within class {k}: in span", float(x), n - 1) for x in inner]
             entries.append((f"within class {k}: off span", decay_H, (n - 1) * off))
     return Spectrum.of(entries, rank * d - rank * (rank + 1) // 2)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ from ufm.theory.reduction import bias_stiffness, collapse_strength, reduce_scala
 from ufm.theory.spectrum import Spectrum, symmetric_spectrum
 
 
-@pytree(static=("size", "classes"))
+@pytree(static=("classes",))
 @dataclass(frozen=True)
 class Merged(Loss):
     """``loss`` of K ``classes`` as a function of (p, q): p in the true group of ``size``, q elsewhere.
@@ -43,7 +44,7 @@ class Merged(Loss):
     """
 
     loss: Loss
-    size: int
+    size: Any
     classes: int
     name = "merged"
 
@@ -53,9 +54,9 @@ class Merged(Loss):
         return self.loss.shift_invariant
 
     def at(self, p: Array, q: Array, classes: int) -> Array:
-        if self.size == self.classes:
-            return self.loss(jnp.full((self.classes,), 0.5 * (p + q)), 0)
-        return self.loss(jnp.where(jnp.arange(self.classes) < self.size, p, q), 0)
+        # The size is a leaf: one compiled program serves every rung.
+        logits = jnp.where(jnp.arange(self.classes, dtype=p.dtype) < self.size, p, q)
+        return self.loss(jnp.where(self.size == self.classes, 0.5 * (p + q), logits), 0)
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def coarse_ce(mu: float, classes: int, groups: int) -> tuple[float, float]:
     """
     m, s = groups, classes // groups
     P = mu * s * (m - 1)
-    if m == 1 or P >= (m - 1) / m:
+    if m == 1 or (m - 1) / m <= P:
         return 0.0, float(np.log(classes))
     a = np.log((m - 1) * (1 - P) / P)
     return float(a), float(np.log(s) + np.log1p((m - 1) * np.exp(-a)) + P * a)
@@ -157,7 +158,7 @@ def _rung(problem: Problem, m: int) -> Rung | None:
     K, s = problem.classes, problem.classes // m
     seen = max(m, 2)  # one group is solved as two that may not differ
     mu, stiffness = float(collapse_strength(problem)), float(bias_stiffness(problem))
-    found = _reduce(Merged(problem.loss, s, K), float(seen), mu * K / seen, stiffness, centred=False, size=seen)
+    found = _reduce(Merged(problem.loss, s, K), float(seen), mu * K / seen, stiffness, centred=False, size=None)
     gap, shift = float(found.gap), float(found.shift) * K / seen
     rank = (m - 1) * (gap > 0) + (shift != 0)
     if rank > problem.dim:
