@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ufm import atlas, geometry, losses, metrics, solvers, theory
+    from ufm import atlas, geometry, landscape, losses, metrics, solvers, theory
     from ufm._base import InputError
     from ufm.atlas import verify
     from ufm.measurement import Measurement, measure
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_ROOMS = ("atlas", "geometry", "losses", "metrics", "plotting", "solvers", "theory")
+_ROOMS = ("atlas", "geometry", "landscape", "losses", "metrics", "plotting", "solvers", "theory")
 _HOMES = {
     "Decay": "problem",
     "InputError": "_base",
@@ -48,6 +48,7 @@ __all__ = [
     "Status",
     "atlas",
     "geometry",
+    "landscape",
     "losses",
     "measure",
     "metrics",

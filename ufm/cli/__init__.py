@@ -7,7 +7,7 @@ import sys
 import click
 
 import ufm
-from ufm.cli import atlas, measure, phase, solve, verify
+from ufm.cli import atlas, landscape, measure, phase, solve, verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -20,7 +20,14 @@ def commands() -> None:
     """
 
 
-for command in (verify.command, solve.command, measure.command, atlas.command, phase.command):
+for command in (
+    verify.command,
+    solve.command,
+    measure.command,
+    landscape.command,
+    atlas.command,
+    phase.command,
+):
     commands.add_command(command)
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from ufm.theory import closed_forms, fixed_classifier, spheres
 from ufm.theory.certificate import Certificate, certify
+from ufm.theory.collapsed import collapsed_spectrum
 from ufm.theory.minimizer import Minimizer, NoClosedForm, minimizer, predict
 from ufm.theory.nearest import Nearest, Observed, nearest
 from ufm.theory.reduction import Reduction, Regime, bias_stiffness, collapse_strength, reduce
+from ufm.theory.saddles import Rung, coarse_ce, ladder, merged
+from ufm.theory.spectrum import Spectrum, hessian_spectrum
 from ufm.theory.sphere_certificate import certify_normalized
 
 __all__ = [
@@ -17,12 +20,19 @@ __all__ = [
     "Observed",
     "Reduction",
     "Regime",
+    "Rung",
+    "Spectrum",
     "bias_stiffness",
     "certify",
     "certify_normalized",
     "closed_forms",
+    "coarse_ce",
     "collapse_strength",
+    "collapsed_spectrum",
     "fixed_classifier",
+    "hessian_spectrum",
+    "ladder",
+    "merged",
     "minimizer",
     "nearest",
     "predict",

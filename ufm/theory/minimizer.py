@@ -55,6 +55,29 @@ def _reduction(problem: Problem, centred: bool) -> Reduction:
     return jax.tree.map(float, solution)
 
 
+def symmetric_minimizer(problem: Problem) -> tuple[Reduction, bool, float]:
+    """The scalar minimiser alone, whether it is exact, and the minimum without a bound on the dimension.
+
+    Its cost depends on neither n nor d; `minimizer` adds the point.
+
+    Raises:
+        NoClosedForm: as `minimizer`.
+    """
+    if not problem.balanced:
+        raise NoClosedForm(f"per_class = {problem.per_class}: no closed form for imbalanced counts")
+    if problem.classifier is not None:
+        raise NoClosedForm("classifier = fixed: no closed form for a given classifier")
+    free = _reduction(problem, centred=False)
+    best, exact = free, True
+    rank = (problem.classes - 1) * (free.gap > 0) + (free.shift != 0)
+    if problem.dim < rank:
+        if problem.dim < problem.classes - 1:
+            least = problem.classes - 1
+            raise NoClosedForm(f"dim = {problem.dim}: no closed form below classes - 1 = {least}")
+        best, exact = _reduction(problem, centred=True), False
+    return best, exact, free.value
+
+
 def minimizer(problem: Problem, key: Array | None = None) -> Minimizer:
     """Closed-form global minimiser of a balanced ``problem``; theory only, nothing is optimised in W, H.
 
@@ -73,18 +96,7 @@ def minimizer(problem: Problem, key: Array | None = None) -> Minimizer:
     >>> round(ufm.theory.minimizer(problem).value, 12)
     1.222591211077
     """
-    if not problem.balanced:
-        raise NoClosedForm(f"per_class = {problem.per_class}: no closed form for imbalanced counts")
-    if problem.classifier is not None:
-        raise NoClosedForm("classifier = fixed: no closed form for a given classifier")
-    free = _reduction(problem, centred=False)
-    best, exact = free, True
-    rank = (problem.classes - 1) * (free.gap > 0) + (free.shift != 0)
-    if problem.dim < rank:
-        if problem.dim < problem.classes - 1:
-            least = problem.classes - 1
-            raise NoClosedForm(f"dim = {problem.dim}: no closed form below classes - 1 = {least}")
-        best, exact = _reduction(problem, centred=True), False
+    best, exact, bound = symmetric_minimizer(problem)
     return Minimizer(
         params=_point(problem, best, key),
         value=best.value,
@@ -93,7 +105,7 @@ def minimizer(problem: Problem, key: Array | None = None) -> Minimizer:
         shift=best.shift,
         bias=best.bias,
         exact=exact,
-        lower_bound=free.value,
+        lower_bound=bound,
     )
 
 

@@ -1,0 +1,82 @@
+"""The finder, the escape direction, derivative checks, paths and rates."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ufm
+from ufm.landscape import check_derivatives, examine, find_critical_points, gradient_norms, measured_rate, path, rate
+from ufm.landscape.rates import best_rates
+from ufm.theory import hessian_spectrum, merged, minimizer
+
+PROBLEM = ufm.Problem(3, 4, 1, loss=ufm.losses.CE(), decay=ufm.Decay(0.01, 0.02, 0.05))
+
+
+def test_finder_sees_every_rung_and_the_promise():
+    points = find_critical_points(PROBLEM, 24)
+    assert [p.groups for p in points] == [(1, 1, 1), (2, 1), (3,)]
+    assert points[0].kind == "global minimum"
+    assert abs(points[1].value - merged(PROBLEM, (2, 1)).value) < 1e-10
+    for p in points:
+        assert p.kernel == p.rotations
+        assert p.index == (3 - len(p.groups)) * 4
+        assert abs(p.escape.measured - p.escape.promised) < 1e-9
+        assert p.smallest <= p.escape.promised + 1e-12
+    assert all(p.kind == "strict saddle" for p in points[1:])
+    # A straight way from the top rung to the minimum goes down only.
+    _, values = path(PROBLEM, points[-1].params, points[0].params)
+    assert np.all(np.diff(values) < 0)
+
+
+def test_not_critical_is_said():
+    point = examine(PROBLEM, PROBLEM.init(jax.random.key(0)))
+    assert point.kind == "not critical"
+    assert point.grad_norm > 1e-3
+
+
+def test_escape_with_features_per_class():
+    problem = dataclasses.replace(PROBLEM, per_class=7, features="per_class")
+    origin = jax.tree.map(jnp.zeros_like, problem.init(jax.random.key(0)))
+    point = examine(problem, origin)
+    assert point.index > 0
+    assert abs(point.escape.measured - point.escape.promised) < 1e-12
+    assert point.smallest <= point.escape.promised < 0
+
+
+@pytest.mark.parametrize("loss", [ufm.losses.CE(), ufm.losses.BCE()], ids=str)
+def test_measured_rates_are_those_of_the_spectrum(loss):
+    problem = ufm.Problem(3, 4, 1, loss=loss, decay=ufm.Decay(2e-2, 2e-2, 5e-2))
+    spectrum = hessian_spectrum(problem)
+    noise = problem.init(jax.random.key(3))
+    start = jax.tree.map(lambda a, b: jnp.asarray(a) + 1e-3 * b, minimizer(problem).params, noise)
+    runs = [(r, r.method != "gradient") for r in best_rates(spectrum).values()]
+    runs += [(rate(spectrum, "gradient", 0.5 / spectrum.largest), False)]
+    for r, double_root in runs:
+        assert abs(rate(spectrum, r.method, r.lr, r.momentum).rate - r.rate) < 1e-6
+        measured = measured_rate(gradient_norms(problem, start, r, 3000), double_root=double_root)
+        assert abs(np.log(measured) / np.log(r.rate) - 1) < 0.02
+    # Mutation: a step size that is off by a tenth is another rate.
+    wrong = rate(spectrum, "gradient", 0.55 / spectrum.largest).rate
+    assert abs(np.log(measured) / np.log(wrong) - 1) > 0.05
+
+
+@pytest.mark.parametrize("loss", [ufm.losses.CE(), ufm.losses.MSE(2.0, 3.0), ufm.losses.Focal(2.0)], ids=str)
+def test_right_derivatives_pass(loss):
+    assert check_derivatives(loss, 4).verdict == "ok"
+
+
+def test_wrong_derivatives_are_caught():
+    def hidden(z, k):
+        return jnp.sum(jnp.exp(z) * jax.lax.stop_gradient(z))
+
+    @jax.custom_jvp
+    def bump(z):
+        return jnp.sum(jnp.sin(z))
+
+    bump.defjvp(lambda p, t: (bump(p[0]), jnp.sum(jax.lax.stop_gradient(jnp.cos(p[0])) * t[0])))
+    assert check_derivatives(hidden).verdict.startswith("gradient is wrong")
+    assert check_derivatives(lambda z, k: bump(z)).verdict.startswith("Hessian is wrong")
+    assert check_derivatives(lambda z, k: jnp.log(z[0])).verdict == "values or derivatives are not finite"

@@ -1,0 +1,33 @@
+"""Numerical probes of the landscape: Hessians, eigenvalues, critical points, slices, rates."""
+
+from __future__ import annotations
+
+from ufm.landscape.critical import CriticalPoint, escape_direction, examine, find_critical_points
+from ufm.landscape.derivatives import DerivativeCheck, check_derivatives
+from ufm.landscape.eigen import Density, Eigenpairs, extreme_eigenpairs, spectral_density
+from ufm.landscape.hvp import Hessian, Operator, hvp
+from ufm.landscape.rates import best_rates, compare, gradient_norms, measured_rate, rate
+from ufm.landscape.slices import path, plane
+
+__all__ = [
+    "CriticalPoint",
+    "Density",
+    "DerivativeCheck",
+    "Eigenpairs",
+    "Hessian",
+    "Operator",
+    "best_rates",
+    "check_derivatives",
+    "compare",
+    "escape_direction",
+    "examine",
+    "extreme_eigenpairs",
+    "find_critical_points",
+    "gradient_norms",
+    "hvp",
+    "measured_rate",
+    "path",
+    "plane",
+    "rate",
+    "spectral_density",
+]

@@ -1,0 +1,121 @@
+"""Hessian-vector products, forward over reverse, and the dense Hessian where it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+from ufm._base import require
+from ufm.problem import Params, Problem
+
+DENSE_LIMIT = 4000
+"""Variables up to which a dense Hessian is formed by default (128 MB in float64)."""
+
+
+@jax.jit
+def hvp(problem: Problem, params: Params, direction: Params) -> Params:
+    """Hessian of ``problem.objective`` at ``params`` times ``direction``; costs two to three gradients.
+
+    >>> import jax, ufm
+    >>> problem = ufm.Problem(3, 4, 2, loss=ufm.losses.CE())
+    >>> params = problem.init(jax.random.key(0))
+    >>> hvp(problem, params, params).W.shape
+    (3, 4)
+    """
+    return jax.jvp(jax.grad(problem.objective), (params,), (direction,))[1]
+
+
+@jax.jit
+def _products(problem: Problem, params: Params, directions: Array) -> Array:
+    """Hessian times each row of ``directions`` (k, size)."""
+    flat, unravel = ravel_pytree(params)
+    _, linear = jax.linearize(jax.grad(lambda x: problem.objective(unravel(x))), flat)
+    return jax.vmap(linear)(directions)
+
+
+@jax.jit
+def _dense(problem: Problem, params: Params) -> Array:
+    flat, unravel = ravel_pytree(params)
+    return jax.hessian(lambda x: problem.objective(unravel(x)))(flat)
+
+
+@jax.jit
+def _gradient(problem: Problem, params: Params) -> Array:
+    return ravel_pytree(jax.grad(problem.objective)(params))[0]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A symmetric matrix known through its products: what the eigensolvers take.
+
+    Attributes:
+        size: number of rows.
+        dtype: of the products.
+        apply: maps rows (k, size) to rows (k, size).
+    """
+
+    size: int
+    dtype: Any
+    apply: Callable[[Any], Any]
+
+    def rows(self, vectors: np.ndarray) -> np.ndarray:
+        """Products with the rows of ``vectors`` (k, size), on the host."""
+        return np.asarray(self.apply(vectors.astype(self.dtype, copy=False)))
+
+    @staticmethod
+    def of_matrix(matrix: np.ndarray) -> Operator:
+        """The operator of a symmetric ``matrix``."""
+        A = np.asarray(matrix)
+        return Operator(len(A), A.dtype, lambda rows: np.asarray(rows) @ A)
+
+
+@dataclass(frozen=True)
+class Hessian:
+    """Hessian of ``problem.objective`` at ``params``, in the plain variables (W, H, b) laid out flat.
+
+    >>> import jax, ufm
+    >>> problem = ufm.Problem(3, 4, 2, loss=ufm.losses.CE())
+    >>> hessian = Hessian(problem, problem.init(jax.random.key(0)))
+    >>> hessian.size, hessian.dense().shape
+    (39, (39, 39))
+    """
+
+    problem: Problem
+    params: Params
+
+    @property
+    def size(self) -> int:
+        """Number of variables."""
+        return sum(int(np.size(x)) for x in jax.tree.leaves(self.params))
+
+    @property
+    def operator(self) -> Operator:
+        """The products, batched."""
+        point = jax.tree.map(jnp.asarray, self.params)
+        return Operator(self.size, point.H.dtype, lambda rows: _products(self.problem, point, rows))
+
+    def unravel(self, vector: np.ndarray) -> Params:
+        """A flat vector as a direction in (W, H, b)."""
+        return ravel_pytree(self.params)[1](jnp.asarray(vector, self.params.H.dtype))
+
+    def gradient(self) -> np.ndarray:
+        """Flat gradient (size,)."""
+        return np.asarray(_gradient(self.problem, self.params))
+
+    def dense(self, limit: int = DENSE_LIMIT) -> np.ndarray:
+        """The matrix (size, size).
+
+        Raises:
+            InputError: beyond ``limit`` variables, naming the alternatives.
+        """
+        allowed = f"at most {limit} for a dense Hessian; use extreme_eigenpairs or spectral_density, or raise limit"
+        require(self.size <= limit, "size", self.size, allowed)
+        H = np.asarray(_dense(self.problem, jax.tree.map(jnp.asarray, self.params)))
+        return 0.5 * (H + H.T)

@@ -1,0 +1,96 @@
+"""Pictures of the landscape: spectra, the ladder, slices, paths and derivative checks."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from ufm.landscape.critical import CriticalPoint
+from ufm.landscape.derivatives import DerivativeCheck
+from ufm.landscape.eigen import Density
+from ufm.landscape.slices import Slice
+from ufm.theory import Rung, Spectrum
+
+BLUE, ORANGE, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"  # Okabe & Ito 2008
+
+
+def _axes(ax: Any) -> Any:
+    return ax if ax is not None else plt.subplots(figsize=(6.4, 4.0), layout="constrained")[1]
+
+
+def spectrum(exact: Spectrum, density: Density | None = None, ax: Any = None) -> Any:
+    """Exact eigenvalues with their multiplicities as stems, over a measured density scaled to counts."""
+    ax = _axes(ax)
+    merged = exact.distinct()
+    if density is not None:
+        # Each distinct eigenvalue owns the cell halfway to its neighbours: counts compare like with like.
+        values = np.array([v for v, _ in merged])
+        edges = np.concatenate([[-np.inf], 0.5 * (values[1:] + values[:-1]), [np.inf]])
+        counts = [density.count(a, b) for a, b in itertools.pairwise(edges)]
+        mean, error = np.array(counts).T
+        low = np.minimum(error, 0.95 * mean)
+        ax.errorbar(values, mean, [low, error], fmt="o", color=ORANGE, ms=8, mfc="none", label="measured (quadrature)")
+    for value, times in merged:
+        kernel = abs(value) <= exact.zero
+        ax.vlines(value, 0.5, times, color=GREEN if kernel else BLUE, lw=1.5)
+        ax.plot(value, times, "x" if kernel else ".", color=GREEN if kernel else BLUE, ms=7)
+    ax.plot([], [], ".-", color=BLUE, label="exact eigenvalue")
+    ax.plot([], [], "x-", color=GREEN, label=f"kernel: {exact.kernel} rotations")
+    ax.set(xlabel=r"Hessian eigenvalue $\lambda$", ylabel="multiplicity", yscale="log", ylim=(0.5, None))
+    ax.set_xscale("symlog", linthresh=max(0.1 * exact.smallest_positive, 1e-12))
+    ax.set_xlim(right=1.5 * exact.largest)
+    ax.legend()
+    return ax
+
+
+def ladder(points: Sequence[CriticalPoint], rungs: Iterable[Rung] = (), ax: Any = None) -> Any:
+    """Index against value: critical points found, and the exact rungs over them."""
+    ax = _axes(ax)
+    if points:
+        ax.plot(
+            [p.value for p in points], [p.index for p in points], "o", color=ORANGE, ms=9, mfc="none", label="found"
+        )
+    for i, rung in enumerate(rungs):
+        ax.plot(
+            rung.value, rung.spectrum.index, "+", color=BLUE, ms=9, label="merged classes, exact" if not i else None
+        )
+        name = "+".join(map(str, rung.groups))
+        ax.annotate(name, (rung.value, rung.spectrum.index), (6, -11), textcoords="offset points", fontsize=8)
+    ax.set(xlabel="objective $f$", ylabel="index (negative eigenvalues)")
+    ax.margins(x=0.12, y=0.1)
+    ax.legend()
+    return ax
+
+
+def plane(values: Slice, labels: tuple[str, str] = ("$s$", "$t$"), ax: Any = None) -> Any:
+    """Contours of the objective on a plane, the origin marked."""
+    ax = _axes(ax)
+    filled = ax.contourf(values.s, values.t, values.values.T, levels=30, cmap="cividis")
+    ax.figure.colorbar(filled, ax=ax, label="objective $f$")
+    ax.plot(0, 0, "+", color="white", ms=10)
+    ax.set(xlabel=labels[0], ylabel=labels[1])
+    return ax
+
+
+def path(fractions: np.ndarray, values: np.ndarray, ax: Any = None, label: str | None = None) -> Any:
+    """The objective along a straight path."""
+    ax = _axes(ax)
+    ax.plot(fractions, values, color=BLUE, label=label)
+    ax.set(xlabel="fraction of the way $s$", ylabel="objective $f$")
+    return ax
+
+
+def derivatives(check: DerivativeCheck, ax: Any = None) -> Any:
+    """Taylor remainders against the step, with the slopes they should have."""
+    ax = _axes(ax)
+    for rows, order, colour in ((check.first, 2, BLUE), (check.second, 3, ORANGE)):
+        middle = np.median(rows, axis=0)
+        ax.loglog(check.steps, np.maximum(middle, 1e-18), "o", ms=3, color=colour, label=f"order {order - 1} remainder")
+        ax.loglog(check.steps, middle[0] * check.steps**order, "--", color=BLACK, lw=1)
+    ax.set(xlabel="step $t$", ylabel="Taylor remainder", ylim=(1e-18, None), title=check.verdict)
+    ax.legend()
+    return ax
