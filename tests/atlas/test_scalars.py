@@ -38,14 +38,14 @@ def test_two_classes_have_no_boundary():
     assert li2025_bias.boundary_decay_b(0.1, 2) == np.inf
 
 
-@pytest.mark.parametrize(("B", "A", "K"), [(2.0, -1.0, 4), (8.0, -6.0, 100), (0.1, 0.0, 3), (700.0, -700.0, 10)])
+@pytest.mark.parametrize(("B", "A", "K"), [(2.0, -1.0, 4), (8.0, -6.0, 100), (0.1, 0.0, 3), (20.0, -20.0, 10)])
 def test_unified_threshold(B, A, K):
     """The root of sigma(b - B) = (K-1) sigma(A - b)."""
 
     def slope(b):
         return 1 / (1 + mp.exp(B - b)) - (K - 1) / (1 + mp.exp(b - A))
 
-    root = mp.findroot(slope, (A - 1, B + mp.log(K) + 1), solver="anderson", tol=1e-40)
+    root = mp.findroot(slope, (A - 1, B + mp.log(K) + 1), solver="bisect", tol=1e-40, maxsteps=300)
     assert rediscovering.unified_threshold(B, A, K) == pytest.approx(float(root), rel=1e-12, abs=1e-12)
     assert (A < root < B) == (mp.log(2 * K - 3) < B - A)
 
@@ -130,3 +130,8 @@ def test_phase_diagram_marks_a_wrong_line():
     wrong = dataclasses.replace(right, predicted=published, x_range=(1.0, 3.0)).solve(2)
     assert any(p.wrong for p in wrong)
     assert set(np.unique(right.lattice(12))) >= {0, 1, 2}
+
+
+def test_unified_threshold_of_large_scores():
+    """For B - A large, e^b = sqrt(K-1) e^((A+B)/2) to rounding."""
+    assert rediscovering.unified_threshold(700.0, -700.0, 10) == pytest.approx(np.log(9) / 2, rel=1e-14)

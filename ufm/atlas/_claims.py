@@ -85,12 +85,11 @@ def logit_gradient(problem: Problem, params: Params) -> Array:
 
 
 @jax.jit
-def curvature(problem: Problem, params: Params, direction: Params) -> Array:
-    """``<direction, Hessian direction>`` by automatic differentiation."""
-    _, product = jax.jvp(jax.grad(problem.objective), (params,), (direction,))
-    return sum(
-        (jnp.sum(x * y) for x, y in zip(*map(jax.tree.leaves, (product, direction)), strict=True)), jnp.zeros(())
-    )
+def curvature(problem: Problem, params: Params, direction: Params) -> tuple[Array, Params]:
+    """``<direction, Hessian direction>`` and the gradient, by automatic differentiation."""
+    slope, product = jax.jvp(jax.grad(problem.objective), (params,), (direction,))
+    pairs = zip(jax.tree.leaves(product), jax.tree.leaves(direction), strict=True)
+    return sum((jnp.sum(x * y) for x, y in pairs), jnp.zeros(())), slope
 
 
 def full_norm(tree: Params) -> float:

@@ -21,9 +21,10 @@ PAPER = "Rediscovering BCE"
 def unified_threshold(positive: float, negative: float, classes: int) -> float:
     """Corollary 1: ``e^b = [(K-2) e^A + sqrt((K-2)^2 e^2A + 4 (K-1) e^(A+B))]/2``, B positive and A negative score."""
     K = classes
-    # Divided by e^A, so that no exponential of a large score is formed.
-    ratio = np.exp(positive - negative)
-    return float(negative + np.log(((K - 2) + np.sqrt((K - 2) ** 2 + 4 * (K - 1) * ratio)) / 2))
+    # Divided by e^((A+B)/2), so that no exponential of a large score is formed.
+    small = np.exp(-(positive - negative) / 2)
+    root = np.sqrt((K - 2) ** 2 * small**2 + 4 * (K - 1))
+    return float((positive + negative) / 2 + np.log(((K - 2) * small + root) / 2))
 
 
 def _threshold(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:

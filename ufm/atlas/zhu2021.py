@@ -15,7 +15,6 @@ from ufm.atlas._claims import (
     curvature,
     etf_geometry,
     full_norm,
-    gradient,
     logit_gradient,
     random_for,
     strength,
@@ -136,10 +135,11 @@ def escape(problem: Problem, point: Params, name: str) -> list[Quantity]:
     still = None if point.b is None else jnp.zeros_like(point.b)
     direction = Params(jnp.asarray(ratio * np.outer(left[:, 0], a)), jnp.asarray(-np.outer(a, right[0]) / ratio), still)
     excess = sizes[0] - np.sqrt(float(problem.decay.W) * float(problem.decay.H))
-    measured = float(curvature(problem, point, direction))
+    bent, slope = curvature(problem, point, direction)
+    measured = float(bent)
     return [
         quantity(f"curvature of the escape direction, {name}", -2.0 * excess, measured, 1e-10),
-        quantity(f"gradient, {name}", 0.0, full_norm(gradient(problem, point)), 1e-10),
+        quantity(f"gradient, {name}", 0.0, full_norm(slope), 1e-10),
         yes(f"the direction escapes, {name}", True, measured < 0),
     ]
 
