@@ -20,11 +20,11 @@ PAPER = "Rediscovering BCE"
 
 def unified_threshold(positive: float, negative: float, classes: int) -> float:
     """Corollary 1: ``e^b = [(K-2) e^A + sqrt((K-2)^2 e^2A + 4 (K-1) e^(A+B))]/2``, B positive and A negative score."""
+    # In logarithms: exponentials of large scores overflow.
     K = classes
-    # Divided by e^((A+B)/2), so that no exponential of a large score is formed.
-    small = np.exp(-(positive - negative) / 2)
-    root = np.sqrt((K - 2) ** 2 * small**2 + 4 * (K - 1))
-    return float((positive + negative) / 2 + np.log(((K - 2) * small + root) / 2))
+    lead = np.log(K - 2.0) if K > 2 else -np.inf
+    root = 0.5 * np.logaddexp(2.0 * lead, np.log(4.0 * (K - 1.0)) + positive - negative)
+    return float(negative + np.logaddexp(lead, root) - np.log(2.0))
 
 
 def _threshold(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
