@@ -261,9 +261,14 @@ def test_hessian_that_is_nan_where_the_gradient_is_not():
 
 @by_name
 def test_max_steps(solver):
-    solution = solve(SMALL, 0, dataclasses.replace(solver, max_steps=2))
+    # Small decays: Newton is still far from them after two steps, and must report the problem's own value.
+    problem = dataclasses.replace(SMALL, decay=Decay(1e-5, 2e-5, 3e-5))
+    solution = solve(problem, 0, dataclasses.replace(solver, max_steps=2))
     assert solution.status_name == "max steps"
     assert int(solution.steps) == 2
+    assert float(solution.value) == pytest.approx(float(problem.objective(solution.params)), rel=1e-12)
+    slope = jax.tree.leaves(jax.grad(problem.objective)(solution.params))
+    assert float(solution.grad_norm) == pytest.approx(np.sqrt(sum(np.sum(g**2) for g in slope)), rel=1e-9)
     none = solve(SMALL, 0, dataclasses.replace(solver, max_steps=0))
     assert none.status_name == "max steps"
     assert np.isfinite(float(none.value))

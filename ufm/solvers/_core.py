@@ -175,6 +175,8 @@ class Scaled:
         ``||grad loss(0)|| / sqrt(N (K - 1))``.
         """
         problem, dtype = self.problem, self.scale.W.dtype
+        if self.problem.classifier is not None:  # no products, no valley; and W must stay where it is
+            return jnp.ones((), dtype)
         slope = jnp.linalg.norm(jax.grad(problem.loss)(jnp.zeros(problem.classes, dtype), 0))
         threshold = slope / (problem.samples * (problem.classes - 1.0)) ** 0.5
         return jnp.maximum(1.0, 0.05 * threshold / jnp.sqrt(jnp.asarray(problem.decay.W * problem.decay.H, dtype)))

@@ -165,11 +165,17 @@ class Newton:
         """The state in plain variables."""
         scaled = coordinates(problem, state.point)
         running = state.status == Status.RUNNING
+        value, gradient, gradient_norm = state.value, state.gradient, state.gradient_norm
+        if self.anneal:  # a solve cut short still carries inflated decays, which are not the problem's
+            excess = state.inflation - 1.0
+            value = value - excess * half_square(state.point)
+            gradient = jax.tree.map(lambda g, x: g - excess * x, gradient, jax.grad(half_square)(state.point))
+            gradient_norm = jnp.where(excess > 0, norm(gradient), gradient_norm)
         return Solution(
             params=scaled.outward(state.point),
-            value=state.value,
-            grad_norm=scaled.plain_norm(state.gradient),
-            residual=residual(state.gradient_norm, state.value),
+            value=value,
+            grad_norm=scaled.plain_norm(gradient),
+            residual=residual(gradient_norm, value),
             status=jnp.where(running, Status.MAX_STEPS, state.status).astype(jnp.int32),
             steps=jnp.maximum(state.steps, 0),
             evaluations=state.evaluations,

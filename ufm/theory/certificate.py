@@ -71,7 +71,8 @@ def certify(problem: Problem, params: Params) -> Certificate:
     if is_traced(problem, params):
         return _certify(problem, params, polish=True)
     certificate = _certify_in_float64(problem, params, polish=False)
-    if params.b is not None and not np.all(certificate.gap <= TIGHT * np.maximum(1.0, np.abs(certificate.value))):
+    gap, value = np.asarray(certificate.gap), np.asarray(certificate.value)  # NumPy: x64 may be off here
+    if params.b is not None and not np.all(gap <= TIGHT * np.maximum(1.0, np.abs(value))):
         certificate = _certify_in_float64(problem, params, polish=True)
     return jax.tree.map(lambda x: x if x.ndim else float(x), certificate)
 
