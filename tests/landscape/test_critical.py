@@ -17,12 +17,15 @@ PROBLEM = ufm.Problem(3, 4, 1, loss=ufm.losses.CE(), decay=ufm.Decay(0.01, 0.02,
 
 def test_finder_sees_every_rung_and_the_promise():
     points = find_critical_points(PROBLEM, 24)
-    assert [p.groups for p in points] == [(1, 1, 1), (2, 1), (3,)]
+    # Besides the merged classes there is one that the ladder lacks: two classes collapse to opposite
+    # features, the third stays at the origin and lives on its bias.
+    assert [p.groups for p in points] == [(1, 1, 1), (1, 1, 1), (2, 1), (3,)]
+    assert [p.index for p in points] == [0, 3, 4, 8]
+    assert abs(float(jnp.linalg.norm(points[1].params.W, axis=1).min())) < 1e-8
     assert points[0].kind == "global minimum"
-    assert abs(points[1].value - merged(PROBLEM, (2, 1)).value) < 1e-10
+    assert abs(points[2].value - merged(PROBLEM, (2, 1)).value) < 1e-10
     for p in points:
         assert p.kernel == p.rotations
-        assert p.index == (3 - len(p.groups)) * 4
         assert abs(p.escape.measured - p.escape.promised) < 1e-9
         assert p.smallest <= p.escape.promised + 1e-12
     assert all(p.kind == "strict saddle" for p in points[1:])
@@ -52,10 +55,15 @@ def test_measured_rates_are_those_of_the_spectrum(loss):
     spectrum = hessian_spectrum(problem)
     noise = problem.init(jax.random.key(3))
     start = jax.tree.map(lambda a, b: jnp.asarray(a) + 1e-3 * b, minimizer(problem).params, noise)
-    runs = [(r, r.method != "gradient") for r in best_rates(spectrum).values()]
+    best = best_rates(spectrum)
+    for r in best.values():
+        assert abs(rate(spectrum, r.method, r.lr, r.momentum).rate - r.rate) < 1e-6
+    # Nesterov's best parameters mix t rate^t and (-rate)^t, which no run in float64 is long enough to
+    # separate to 2 %; with less momentum its slowest mode is a simple real root.
+    runs = [(best["gradient"], False), (best["heavy ball"], True)]
+    runs += [(rate(spectrum, "nesterov", 1.0 / spectrum.largest, 0.2), False)]
     runs += [(rate(spectrum, "gradient", 0.5 / spectrum.largest), False)]
     for r, double_root in runs:
-        assert abs(rate(spectrum, r.method, r.lr, r.momentum).rate - r.rate) < 1e-6
         measured = measured_rate(gradient_norms(problem, start, r, 3000), double_root=double_root)
         assert abs(np.log(measured) / np.log(r.rate) - 1) < 0.02
     # Mutation: a step size that is off by a tenth is another rate.

@@ -113,7 +113,7 @@ def measured_rate(norms: np.ndarray, *, double_root: bool = False, floor: float 
     """Rate per step of a run: slope of ``log norm`` over its second half before it reaches ``floor``.
 
     Heavy ball and Nesterov have a ``double_root`` at their best parameters: the error is then ``t rate^t``, and
-    the fit allows a power of t.
+    the factor t is taken off.
     """
     norms = np.asarray(norms, float)
     alive = int(np.argmax(norms < floor * norms[0])) if np.any(norms < floor * norms[0]) else len(norms)
@@ -121,8 +121,8 @@ def measured_rate(norms: np.ndarray, *, double_root: bool = False, floor: float 
     require(len(t) >= 8, "norms", f"{alive} above the floor", "longer: at least 16 steps above it")
     # The envelope: the running maximum from the right removes the oscillation of complex roots.
     envelope = np.maximum.accumulate(norms[:alive][::-1])[::-1][alive // 2 :]
-    columns = np.stack([np.ones(len(t)), t, np.log(t + 1.0)][: 3 if double_root else 2], axis=1)
-    return float(np.exp(np.linalg.lstsq(columns, np.log(envelope), rcond=None)[0][1]))
+    log_error = np.log(envelope) - (np.log(t + 1.0) if double_root else 0.0)
+    return float(np.exp(np.polyfit(t, log_error, 1)[0]))
 
 
 GROUPS = {
