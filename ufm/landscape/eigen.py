@@ -105,7 +105,7 @@ def extreme_eigenpairs(
 
     >>> import numpy as np
     >>> pairs = extreme_eigenpairs(Operator.of_matrix(np.diag([0.0] * 50 + [2.0, -1.0, -1.0])), k=3)
-    >>> [(round(float(v), 6), copies, ok) for v, copies, ok in pairs.clusters]
+    >>> [(round(float(v), 6) + 0.0, copies, ok) for v, copies, ok in pairs.clusters]
     [(-1.0, 2, True), (0.0, 1, False)]
     """
     n = operator.size
