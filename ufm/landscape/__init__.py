@@ -5,6 +5,7 @@ from __future__ import annotations
 from ufm.landscape.critical import CriticalPoint, escape_direction, examine, find_critical_points
 from ufm.landscape.derivatives import DerivativeCheck, check_derivatives
 from ufm.landscape.eigen import Density, Eigenpairs, extreme_eigenpairs, spectral_density
+from ufm.landscape.focal import convex_probability
 from ufm.landscape.hvp import Hessian, Operator, hvp
 from ufm.landscape.rates import best_rates, compare, gradient_norms, measured_rate, rate
 from ufm.landscape.slices import path, plane
@@ -19,6 +20,7 @@ __all__ = [
     "best_rates",
     "check_derivatives",
     "compare",
+    "convex_probability",
     "escape_direction",
     "examine",
     "extreme_eigenpairs",

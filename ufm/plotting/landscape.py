@@ -79,7 +79,9 @@ def plane(values: Slice, labels: tuple[str, str] = ("$s$", "$t$"), ax: Any = Non
 def path(fractions: np.ndarray, values: np.ndarray, ax: Any = None, label: str | None = None) -> Any:
     """The objective along a straight path."""
     ax = _axes(ax)
-    ax.plot(fractions, values, color=BLUE, label=label)
+    styles = itertools.cycle(itertools.product(("-", "--", ":"), (BLUE, ORANGE, GREEN)))
+    style, colour = next(itertools.islice(styles, len(ax.lines), None))
+    ax.plot(fractions, values, style, color=colour, label=label)
     ax.set(xlabel="fraction of the way $s$", ylabel="objective $f$")
     return ax
 
@@ -91,6 +93,7 @@ def derivatives(check: DerivativeCheck, ax: Any = None) -> Any:
         middle = np.median(rows, axis=0)
         ax.loglog(check.steps, np.maximum(middle, 1e-18), "o", ms=3, color=colour, label=f"order {order - 1} remainder")
         ax.loglog(check.steps, middle[0] * check.steps**order, "--", color=BLACK, lw=1)
-    ax.set(xlabel="step $t$", ylabel="Taylor remainder", ylim=(1e-18, None), title=check.verdict)
+    ax.set(xlabel="step $t$", ylabel="Taylor remainder", ylim=(1e-18, None))
+    ax.set_title(check.verdict.replace(": ", ":\n"), fontsize=9)
     ax.legend()
     return ax
