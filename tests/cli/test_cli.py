@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ SMALL += ["--decay-w", "0.01", "--decay-h", "0.01", "--decay-b", "0.01"]
 
 
 def ufm(*arguments, module=False, **environment):
-    command = [sys.executable, "-m", "ufm"] if module else ["ufm"]
+    script = str(Path(sys.executable).with_name("ufm"))  # the environment's own, on the PATH or not
+    command = [sys.executable, "-m", "ufm"] if module else [script]
     env = {**os.environ, "JAX_PLATFORMS": "cpu", **environment}
     return subprocess.run([*command, *arguments], capture_output=True, text=True, env=env, timeout=300, check=False)
 
