@@ -398,7 +398,7 @@ def lifted(**fields):
         (lambda: solve(SMALL, solver=LBFGS(tol=-1.0)), ["tol", "-1.0"]),
         (lambda: solve(SMALL, solver=Newton(tol=1e-9), dtype=jnp.float32), ["tol", "float32", "jax_enable_x64"]),
         (lambda: solve(SMALL, solver="newtn"), ["solver", "'newtn'", "did you mean 'newton'"]),
-        (lambda: solve(SMALL, solver="newton:lr=1"), ["newton", "'lr'", "none"]),
+        (lambda: solve(SMALL, solver="newton:lr=1"), ["newton", "'lr'", "no hyper-parameters"]),
         (lambda: solve(SMALL, solver="sgd:lr=fast"), ["lr", "'fast'", "number"]),
         (lambda: solve(SMALL, solver="sgd:rate=1"), ["sgd", "'rate'", "lr"]),
         (lambda: solve(SMALL, solver=3), ["solver", "3"]),
