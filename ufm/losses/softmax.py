@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from ufm._base import pytree, require_range
-from ufm.losses._base import Loss, complement_log, on_domain, one_hot, softplus, true_class, xlogx
+from ufm.losses._base import Loss, complement_log, on_domain, softplus, true_class, xlogx
 
 
 def log_odds_against(logits: Array, label: Array | int) -> Array:
@@ -27,6 +27,18 @@ def log_odds_against(logits: Array, label: Array | int) -> Array:
     # The true entry is masked before exp as well: exp(0 - top) may overflow, and 0 * inf is NaN.
     shifted = jnp.where(true, 0.0, margins - top)
     return top + jnp.log(jnp.sum(jnp.where(true, 0.0, jnp.exp(shifted))))
+
+
+def _entropy(u: Array, label: Array | int, alpha: Any) -> Array:
+    """``sum v log v`` with ``v = u + (1 - alpha) e_k + alpha/K`` on the simplex; +inf off it.
+
+    The true entry enters as ``1 - v_k``, which keeps relative accuracy when it is small.
+    """
+    true, classes = true_class(u, label), u.shape[0]
+    others = jnp.where(true, 0.0, u + alpha / classes)
+    wrong = alpha * (classes - 1.0) / classes - jnp.sum(jnp.where(true, u, 0.0))
+    violation = jnp.maximum(jnp.maximum(jnp.abs(jnp.sum(u)), -jnp.min(others)), wrong - 1.0)
+    return on_domain(jnp.sum(xlogx(others)) + complement_log(wrong), violation, classes)
 
 
 @pytree()
@@ -48,10 +60,7 @@ class CE(Loss):
 
     def conjugate(self, u: Array, label: Array | int) -> Array:
         """``sum v log v`` with ``v = u + e_k`` on the simplex, the true entry as ``1 + u_k``."""
-        true = true_class(u, label)
-        others, wrong = jnp.where(true, 0.0, u), -jnp.sum(jnp.where(true, u, 0.0))
-        violation = jnp.maximum(jnp.maximum(jnp.abs(jnp.sum(u)), -jnp.min(others)), wrong - 1.0)
-        return on_domain(jnp.sum(xlogx(others)) + complement_log(wrong), violation, u.shape[0])
+        return _entropy(u, label, 0.0)
 
     def at(self, p: Any, q: Any, classes: Any) -> Array:
         return softplus(jnp.log(classes - 1.0) + q - p)
@@ -79,10 +88,7 @@ class LabelSmoothing(Loss):
 
     def conjugate(self, u: Array, label: Array | int) -> Array:
         """``sum v log v`` with ``v = u + y`` on the simplex, ``y`` the smoothed target."""
-        target = (1.0 - self.alpha) * one_hot(u, label) + self.alpha / u.shape[0]
-        v = u + target
-        violation = jnp.maximum(jnp.abs(jnp.sum(v) - 1.0), -jnp.min(v))
-        return on_domain(jnp.sum(xlogx(v)), violation, u.shape[0])
+        return _entropy(u, label, self.alpha)
 
     def at(self, p: Any, q: Any, classes: Any) -> Array:
         return softplus(jnp.log(classes - 1.0) + q - p) + self.alpha * (p - q) * (classes - 1.0) / classes
