@@ -54,7 +54,6 @@ SOLVERS = [
     LBFGS(tol=1e-10),
     Lifted(),
     Gradient(optax.sgd(0.5, momentum=0.9, nesterov=True), tol=1e-8, max_steps=50_000),
-    Gradient(optax.adam(3e-3), tol=1e-8, max_steps=50_000),
 ]
 
 
@@ -70,7 +69,9 @@ SOLVERS = [
 )
 def test_all_solvers_agree_on_imbalanced_problems(problem):
     values = []
-    for solver in SOLVERS[:4]:
+    # The step of 0.5 diverges on squared error, whose curvature does not fade with the loss.
+    gentle = Gradient(optax.sgd(0.02, momentum=0.9, nesterov=True), tol=1e-8, max_steps=50_000)
+    for solver in [*SOLVERS[:3], gentle if problem.loss.name == "mse" else SOLVERS[3]]:
         solution = solve(problem, 0, solver)
         assert solution.status_name in ("converged", "stalled"), solver
         certificate = certify(problem, solution.params)
