@@ -137,8 +137,7 @@ class Newton:
             following = jnp.where(near | stalled, jnp.maximum(1.0, state.inflation / 8.0), state.inflation)
             drop = state.inflation - following
             stalled = stalled & (drop == 0)
-            value = value - drop * half_square(point)
-            gradient = jax.tree.map(lambda g, x: g - drop * x, gradient, jax.grad(half_square)(point))
+            value, gradient = deflate(drop, point, value, gradient)
             gradient_norm = jnp.where(drop > 0, norm(gradient), gradient_norm)
         else:
             following = state.inflation
@@ -168,8 +167,7 @@ class Newton:
         value, gradient, gradient_norm = state.value, state.gradient, state.gradient_norm
         if self.anneal:  # a solve cut short still carries inflated decays, which are not the problem's
             excess = state.inflation - 1.0
-            value = value - excess * half_square(state.point)
-            gradient = jax.tree.map(lambda g, x: g - excess * x, gradient, jax.grad(half_square)(state.point))
+            value, gradient = deflate(excess, state.point, value, gradient)
             gradient_norm = jnp.where(excess > 0, norm(gradient), gradient_norm)
         return Solution(
             params=scaled.outward(state.point),
@@ -181,6 +179,12 @@ class Newton:
             evaluations=state.evaluations,
             trajectory={},
         )
+
+
+def deflate(drop: Array, point: Params, value: Array, gradient: Params) -> tuple[Array, Params]:
+    """Value and gradient after the inflation of the decays falls by ``drop``; nothing is evaluated again."""
+    W, H, b = gradient.W - drop * point.W, gradient.H - drop * point.H, gradient.b
+    return value - drop * half_square(point), Params(W, H, b)
 
 
 def steihaug(
