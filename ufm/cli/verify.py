@@ -72,12 +72,7 @@ def command(
             12 if instances is None else instances, quick, paper, theorem, seed, report, as_json
         )
     if rerun is not None:
-        found = Report([check_again(rerun, THEOREMS)])
-        if as_json:
-            print_json(report_json(found))
-        else:
-            show(found)
-        return 0 if found.ok else 1
+        return answer(Report([check_again(rerun, THEOREMS)]), as_json)
     problem = problem_from(given) if stated else None
     with progress_bar("verify", None, "check") as bar:
 
@@ -88,6 +83,11 @@ def command(
         found = verify(problem, paper=paper, theorem=theorem, seed=seed, starts=starts, progress=progress)
     if report is not None:
         write(found, Path(report))
+    return answer(found, as_json)
+
+
+def answer(found: Any, as_json: bool) -> int:
+    """Print the report; the exit status says whether every verdict is the recorded one."""
     if as_json:
         print_json(report_json(found))
     else:
