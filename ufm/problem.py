@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ufm import blocks
 from ufm._base import cast, is_traced, matmul, nearest, pytree, require, require_range
 from ufm.losses import BCE, Loss
 
@@ -189,7 +190,15 @@ class Problem:
         A fixed ``classifier`` stands in for ``params.W``, whose gradient is then zero.
         """
         problem = self.astype(params.H.dtype)
-        return problem.risk(problem.logits(params)) + problem.penalty(params)
+        if self.classes * self.columns <= blocks.HELD:
+            return problem.risk(problem.logits(params)) + problem.penalty(params)
+        W = params.W if self.classifier is None else problem.classifier
+        bias = jnp.zeros((), W.dtype) if params.b is None else params.b
+        weights = jnp.broadcast_to(jnp.asarray(self.multiplicity, W.dtype) / self.samples, (self.columns,))
+        total = blocks.blocked_loss(
+            problem.loss, W, jnp.broadcast_to(bias, (self.classes,)), params.H, jnp.asarray(self.labels), weights
+        )
+        return total + problem.penalty(params)
 
     def astype(self, dtype: Any) -> Problem:
         """The same problem with every leaf in ``dtype``."""

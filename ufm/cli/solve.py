@@ -19,9 +19,16 @@ from ufm.cli._common import (
     use_jax,
 )
 
+ELIMINATE = click.option(
+    "--eliminate/--no-eliminate",
+    default=True,
+    show_default=True,
+    help="minimise over the features exactly, where the loss is convex; without, every feature is free at every step",
+)
+
 
 @click.command("solve")
-@options(PROBLEM_OPTIONS, SOLVER_OPTIONS, [JSON_OPTION])
+@options(PROBLEM_OPTIONS, SOLVER_OPTIONS, [ELIMINATE, JSON_OPTION])
 def command(as_json: bool, **given: Any) -> None:
     """Solve a problem, certify the result and compare it with the closed-form minimiser."""
     use_jax()
@@ -51,6 +58,7 @@ def solve_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
             problem,
             given["seed"],
             solver,
+            eliminate=given["eliminate"],
             starts=given["starts"],
             scale=given["init_scale"],
             bias_mean=given["init_bias"],
@@ -71,6 +79,7 @@ def solve_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
         "grad_norm": best.grad_norm,
         "residual": best.residual,
         "status": best.status_name,
+        "eliminated": given["eliminate"] and solvers.eliminates(solver, problem),
         "steps": best.steps,
         "evaluations": best.evaluations,
         "certificate": {
@@ -123,6 +132,8 @@ def show(report: dict[str, Any]) -> None:
         spread = f"{number(score['mean'], '.6g')}  [{number(score['min'], '.6g')}, {number(score['max'], '.6g')}]"
         rows.append([f"{side} score  [min, max]", spread, ""])
     rows += [[name.upper(), number(report["collapse"][name], ".1e"), ""] for name in ("nc1", "nc2", "nc3", "nc4")]
+    if report["eliminated"]:
+        rows[-4][2] = "by elimination; --no-eliminate shows it happen"
     rows += [
         ["gradient norm", number(report["grad_norm"], ".1e"), ""],
         ["status", f"{report['status']} after {int(report['steps'])} steps", ""],

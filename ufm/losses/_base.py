@@ -52,9 +52,22 @@ class Loss:
         return f"{self.name}:{values}" if values else self.name
 
 
+@jax.custom_jvp
+def sigmoid(x: Array) -> Array:
+    """``1/(1 + e^-x)``, with full relative accuracy for very negative ``x``."""
+    e = jnp.exp(-jnp.abs(x))
+    return jnp.where(x >= 0, 1.0, e) / (1.0 + e)
+
+
+@jax.custom_jvp
 def softplus(x: Array) -> Array:
     """``log(1 + e^x)``, with full relative accuracy for very negative ``x``."""
-    return jnp.logaddexp(x, 0.0)
+    return jnp.maximum(x, 0.0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
+
+
+# The exponential of -|x| serves value and derivative alike; its own derivative at 0 would be wrong.
+sigmoid.defjvps(lambda dx, _, x: dx * sigmoid(x) * sigmoid(-x))
+softplus.defjvps(lambda dx, _, x: dx * sigmoid(x))
 
 
 def true_class(logits: Array, label: Array | int) -> Array:

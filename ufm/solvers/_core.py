@@ -213,18 +213,18 @@ def coordinates(problem: Any, params: Params) -> Any:
     return Scaled.of(problem, params)
 
 
-def dot(a: Params, b: Params) -> Array:
+def dot(a: Any, b: Any) -> Array:
     """Inner product over all leaves."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return functools.reduce(jnp.add, (jnp.vdot(x, y, precision=jax.lax.Precision.HIGHEST) for x, y in pairs))
 
 
-def norm(a: Params) -> Array:
+def norm(a: Any) -> Array:
     """Euclidean norm over all leaves."""
     return jnp.sqrt(dot(a, a))
 
 
-def axpy(alpha: Array | float, x: Params, y: Params) -> Params:
+def axpy(alpha: Array | float, x: Any, y: Any) -> Any:
     """``alpha x + y``, leaf by leaf."""
     return jax.tree.map(lambda u, v: alpha * u + v, x, y)
 

@@ -14,6 +14,7 @@ from jax import Array
 
 from ufm._base import read_call, require
 from ufm.problem import Params, Problem
+from ufm.solvers import classwise
 from ufm.solvers._core import Solution, Solver, Status, advance, least_tolerance, run, with_tolerance
 from ufm.solvers.gradient import Gradient
 from ufm.solvers.lbfgs import LBFGS
@@ -38,6 +39,9 @@ OPTIONS: dict[str, tuple[str, ...]] = dict.fromkeys(NAMED, ()) | {
 }
 
 _run = jax.jit(run, static_argnums=0)
+_eliminated = jax.jit(classwise.eliminated)
+_expanded = jax.jit(classwise.expanded)
+_run_eliminated = jax.jit(classwise.run_eliminated, static_argnums=0)
 _start = jax.jit(lambda solver, problem, params: solver.start(problem.astype(params.H.dtype), params), static_argnums=0)
 _advance = jax.jit(advance, static_argnums=0)
 _finish = jax.jit(lambda solver, problem, state: solver.finish(problem, state), static_argnums=0)
@@ -63,6 +67,7 @@ def solve(
     solver: Solver | str | None = None,
     init: Params | None = None,
     *,
+    eliminate: bool = True,
     starts: int = 1,
     scale: float = 1.0,
     bias_mean: float = 0.0,
@@ -76,6 +81,10 @@ def solve(
         key: seed or JAX key of the random start; the same key gives the same result.
         solver: from `ufm.solvers`, or its name; trust-region Newton by default.
         init: starting point instead of a random one.
+        eliminate: let Newton and L-BFGS minimise over the features exactly where the loss is convex: for
+            any (W, b) the best features of a class coincide, so the problem with one feature per class has
+            the same minimum at a cost that does not depend on n. Value and gradient are those of the full
+            problem. False keeps every feature free at every step: the run that *shows* collapse.
         starts: number of random starts; the solution of lowest value is returned (`multistart`
             returns them all).
         scale: of the random start (`Problem.init`).
@@ -98,6 +107,7 @@ def solve(
         key,
         solver,
         init,
+        eliminate=eliminate,
         starts=starts,
         scale=scale,
         bias_mean=bias_mean,
@@ -114,6 +124,7 @@ def multistart(
     solver: Solver | str | None = None,
     init: Params | None = None,
     *,
+    eliminate: bool = True,
     starts: int = 1,
     scale: float = 1.0,
     bias_mean: float = 0.0,
@@ -138,7 +149,20 @@ def multistart(
     else:
         keys = [key] if starts == 1 else jax.random.split(key, starts)
         points = [problem.init(k, scale, bias_mean, dtype) for k in keys]
-    return [_solve_one(solver, problem, point, progress) for point in points]
+    eliminate = eliminate and eliminates(solver, problem)
+    return [_solve_one(solver, problem, point, progress, eliminate) for point in points]
+
+
+def eliminates(solver: Solver | str | None, problem: Problem | NormalizedProblem) -> bool:
+    """Whether `solve` minimises over the features exactly unless told not to.
+
+    >>> import ufm
+    >>> eliminates("newton", ufm.Problem()), eliminates("sgd", ufm.Problem())
+    (True, False)
+    """
+    if solver is None or isinstance(solver, str):
+        solver = parse(solver or "newton")
+    return isinstance(solver, (Newton, LBFGS)) and classwise.collapses(problem)
 
 
 def resolve(solver: Solver | str | None, dtype: Any) -> Solver:
@@ -187,18 +211,23 @@ def _checked(problem: Problem | NormalizedProblem, init: Params, dtype: Any) -> 
 
 
 def _solve_one(
-    solver: Solver, problem: Problem | NormalizedProblem, params: Params, progress: Callable[[int, float], None] | None
+    solver: Solver,
+    problem: Problem | NormalizedProblem,
+    params: Params,
+    progress: Callable[[int, float], None] | None,
+    eliminate: bool,
 ) -> Solution:
     if progress is None:
-        return _run(solver, problem, params)
-    state = _start(solver, problem, params)
-    problem = problem.astype(params.H.dtype)
+        return (_run_eliminated if eliminate else _run)(solver, problem, params)
+    solved, start = _eliminated(problem, params) if eliminate else (problem, params)
+    state = _start(solver, solved, start)
+    solved = solved.astype(params.H.dtype)
     chunk, until = 8, 0
     while int(state.status) == Status.RUNNING and until < solver.max_steps:
         until = min(until + chunk, solver.max_steps)
         began = time.perf_counter()
-        state = jax.block_until_ready(_advance(solver, problem, state, until))
+        state = jax.block_until_ready(_advance(solver, solved, state, until))
         if time.perf_counter() - began < 0.25:
             chunk *= 2
         progress(int(state.steps), float(state.residual))
-    return _finish(solver, problem, state)
+    return _finish(solver, problem, _expanded(problem, state) if eliminate else state)

@@ -2,7 +2,7 @@
 
 Conn, Gould & Toint, "Trust-Region Methods" (2000), Alg. 6.1.1 with Alg. 7.5.1 for the subproblem:
 conjugate gradients stop at the boundary, at negative curvature, or once the model gradient has
-shrunk by ``min(1/10, ||g||^{1/2})`` relative to the start, which gives superlinear convergence.
+shrunk by ``min(3/10, residual^{1/2})`` relative to the start, which gives superlinear convergence.
 Negative curvature carries it off strict saddles. Near the solution, where the decrease predicted
 drowns in the rounding of f, both decreases get the same allowance (their Sec. 17.4.2).
 
@@ -22,6 +22,7 @@ from jax import Array
 
 from ufm._base import pytree
 from ufm.problem import Params, Problem
+from ufm.solvers import classwise
 from ufm.solvers._core import (
     TOLERANCES,
     Solution,
@@ -91,22 +92,20 @@ class Newton:
             inflation=space.first_inflation() if self.anneal else jnp.ones((), dtype),
             status=jnp.asarray(Status.RUNNING, jnp.int32),
             steps=jnp.asarray(-1, jnp.int32),
-            evaluations=jnp.zeros((), jnp.int32),
+            evaluations=jnp.zeros((), dtype),
         )
 
     def step(self, problem: Problem, state: NewtonState) -> NewtonState:
         """One trust-region iteration."""
         scaled = coordinates(problem, state.point).inflated(state.inflation)
         first = state.steps < 0
-        hvp = scaled.hessian(state.point)
         # Beyond a tenth of the stopping rule, or the rounding of the gradient, lie only the noise and
-        # the rotations that leave f unchanged; iterating there would follow them.
+        # the rotations that leave f unchanged; iterating there would follow them. A step that comes near
+        # goes all the way, so that the last one lands well inside the rule.
         floor = jnp.maximum(0.1 * (self.tol or 0.0), 4.0 * jnp.finfo(state.radius.dtype).eps)
-        forcing = state.gradient_norm * jnp.minimum(0.1, jnp.sqrt(state.gradient_norm))
-        target = jnp.maximum(forcing, floor * jnp.sqrt(2.0 * jnp.abs(state.value)))
-        move, length, predicted, products, on_boundary = steihaug(
-            hvp, state.gradient, state.gradient_norm, state.radius, target, self.max_cg
-        )
+        forcing = state.residual * jnp.minimum(0.3, jnp.sqrt(state.residual))
+        target = jnp.where(forcing > 1e3 * floor, forcing, floor) * jnp.sqrt(2.0 * jnp.abs(state.value))
+        move, length, predicted, products, on_boundary = self.subproblem(scaled, state, target)
         trial = scaled.retract(state.point, move)
         value, gradient = scaled.value_and_gradient(trial)
         gradient_norm = norm(gradient)
@@ -135,6 +134,10 @@ class Newton:
         if self.anneal:
             near = residual(gradient_norm, value) <= 0.1
             following = jnp.where(near | stalled, jnp.maximum(1.0, state.inflation / 8.0), state.inflation)
+            # A start near a critical point of the problem itself is there already.
+            own_value, own_gradient = deflate(state.inflation - 1.0, point, value, gradient)
+            warm = first & (residual(norm(own_gradient), own_value) <= 0.1)
+            following = jnp.where(warm, 1.0, following)
             drop = state.inflation - following
             stalled = stalled & (drop == 0)
             value, gradient = deflate(drop, point, value, gradient)
@@ -157,7 +160,28 @@ class Newton:
             inflation=following,
             status=status.astype(jnp.int32),
             steps=state.steps + 1,
-            evaluations=state.evaluations + products + 1 + (~first).astype(jnp.int32),
+            evaluations=state.evaluations + products + 1.0,
+        )
+
+    def subproblem(self, space: Any, state: NewtonState, target: Array) -> tuple[Params, Array, Array, Array, Array]:
+        """A move, its length, the decrease that the model predicts, the cost, and whether it ends on the boundary."""
+        if not classwise.collapses(space.problem):
+            return steihaug(space.hessian(state.point), state.gradient, state.radius, target, self.max_cg)
+        # Two orthogonal blocks, each in its own ball: a trust region in the larger of the two lengths.
+        split = classwise.Classwise(space)
+        means, slope = split.means(state.point), split.means(state.gradient)
+        move, length, predicted, products, on_boundary = steihaug(
+            split.mean_hessian(means), slope, state.radius, target, self.max_cg
+        )
+        within, length_w, predicted_w, products_w, on_boundary_w = steihaug(
+            split.deviation_hessian(means), state.gradient.H - split.spread(slope), state.radius, target, self.max_cg
+        )
+        return (
+            Params(move.W, split.spread(move) + within, move.b),
+            jnp.maximum(length, length_w),
+            predicted + predicted_w,
+            products * (space.problem.classes / space.problem.samples) + products_w,
+            on_boundary | on_boundary_w,
         )
 
     def finish(self, problem: Problem, state: NewtonState) -> Solution:
@@ -188,8 +212,8 @@ def deflate(drop: Array, point: Params, value: Array, gradient: Params) -> tuple
 
 
 def steihaug(
-    hvp: Any, gradient: Params, gradient_norm: Array, radius: Array, target: Array, limit: int
-) -> tuple[Params, Array, Array, Array, Array]:
+    hvp: Any, gradient: Any, radius: Array, target: Array, limit: int
+) -> tuple[Any, Array, Array, Array, Array]:
     """Minimise ``<g, p> + <p, B p>/2`` approximately within ``||p|| <= radius``.
 
     Norms of p follow from recurrences (Conn, Gould & Toint 2000, Eqs. 7.5.5-7.5.7).
@@ -197,7 +221,6 @@ def steihaug(
     Args:
         hvp: ``p -> B p``.
         gradient: g.
-        gradient_norm: its norm.
         radius: of the trust region.
         target: norm of the model's gradient at which to stop.
         limit: on the iterations.
@@ -205,7 +228,8 @@ def steihaug(
     Returns:
         The move p, its norm, the decrease of the model, the products used, whether p is on the boundary.
     """
-    eps = jnp.finfo(gradient_norm.dtype).eps
+    squared = dot(gradient, gradient)
+    eps = jnp.finfo(squared.dtype).eps
 
     def unfinished(c: Any) -> Array:
         return ~c["done"] & (c["rr"] > target**2) & (c["count"] < limit)
@@ -242,16 +266,16 @@ def steihaug(
             "decrease": c["decrease"] + alpha * (rr - 0.5 * alpha * curvature),
         }
 
-    zero = jnp.zeros((), gradient_norm.dtype)
+    zero = jnp.zeros((), squared.dtype)
     false = jnp.zeros((), bool)
     start = {
         "p": jax.tree.map(jnp.zeros_like, gradient),
         "r": gradient,
         "s": jax.tree.map(jnp.negative, gradient),
-        "rr": gradient_norm**2,
+        "rr": squared,
         "pp": zero,
         "ps": zero,
-        "ss": gradient_norm**2,
+        "ss": squared,
         "size": zero,
         "count": jnp.zeros((), jnp.int32),
         "done": false,
@@ -259,4 +283,4 @@ def steihaug(
         "decrease": zero,
     }
     end = jax.lax.while_loop(unfinished, iterate, start)
-    return end["p"], jnp.sqrt(end["pp"]), end["decrease"], end["count"], end["boundary"]
+    return end["p"], jnp.sqrt(end["pp"]), end["decrease"], end["count"].astype(squared.dtype), end["boundary"]
