@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ufm.landscape.critical import CriticalPoint, escape_direction, examine, find_critical_points
 from ufm.landscape.derivatives import DerivativeCheck, check_derivatives
+from ufm.landscape.descent import Descent, saddle_to_saddle
 from ufm.landscape.eigen import Density, Eigenpairs, extreme_eigenpairs, spectral_density
 from ufm.landscape.focal import convex_probability
 from ufm.landscape.hvp import Hessian, Operator, hvp
@@ -14,6 +15,7 @@ __all__ = [
     "CriticalPoint",
     "Density",
     "DerivativeCheck",
+    "Descent",
     "Eigenpairs",
     "Hessian",
     "Operator",
@@ -31,5 +33,6 @@ __all__ = [
     "path",
     "plane",
     "rate",
+    "saddle_to_saddle",
     "spectral_density",
 ]

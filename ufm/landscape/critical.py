@@ -121,16 +121,20 @@ def escape_direction(problem: Problem, params: Params) -> Escape:
     return Escape(direction, promised, measured)
 
 
-def shared_rows(W: Any, rtol: float = 1e-5) -> tuple[int, ...]:
-    """Sizes, descending, of the groups of rows of ``W`` that agree to ``rtol`` times the largest row."""
-    W = np.asarray(W)
-    near = rtol * max(float(np.linalg.norm(W, axis=1).max()), 1e-6)
-    left, sizes = list(range(len(W))), []
+def groups_of(rows: Any, near: float) -> tuple[int, ...]:
+    """Sizes, descending, of the groups of ``rows`` that agree with the group's first to ``near``."""
+    rows = np.asarray(rows)
+    left, sizes = list(range(len(rows))), []
     while left:
-        same = [i for i in left if np.linalg.norm(W[i] - W[left[0]]) <= near]
+        same = [i for i in left if np.linalg.norm(rows[i] - rows[left[0]]) <= near]
         sizes.append(len(same))
         left = [i for i in left if i not in same]
     return tuple(sorted(sizes, reverse=True))
+
+
+def shared_rows(W: Any, rtol: float = 1e-5) -> tuple[int, ...]:
+    """`groups_of` the rows of ``W``, near meaning ``rtol`` times the largest row."""
+    return groups_of(W, rtol * max(float(np.linalg.norm(W, axis=1).max()), 1e-6))
 
 
 def examine(problem: Problem, params: Params, tol: float = 1e-8, limit: int = DENSE_LIMIT) -> CriticalPoint:

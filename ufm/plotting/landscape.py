@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from ufm.landscape.critical import CriticalPoint
+from ufm.landscape.descent import Descent
 from ufm.landscape.derivatives import DerivativeCheck
 from ufm.landscape.eigen import Density
 from ufm.landscape.slices import Slice
@@ -83,6 +84,26 @@ def path(fractions: np.ndarray, values: np.ndarray, ax: Any = None, label: str |
     style, colour = next(itertools.islice(styles, len(ax.lines), None))
     ax.plot(fractions, values, style, color=colour, label=label)
     ax.set(xlabel="fraction of the way $s$", ylabel="objective $f$")
+    return ax
+
+
+def descent(run: Descent, ax: Any = None, label: str | None = None, color: str = BLUE) -> Any:
+    """Objective against time, thick where near a rung, whose exact values are the horizontal lines."""
+    ax = _axes(ax)
+    drawn = {line.get_gid() for line in ax.lines}
+    for rung in run.rungs:
+        name = "+".join(map(str, rung.groups))
+        if name not in drawn:
+            ax.axhline(rung.value, color="0.6", lw=0.8, ls="--", gid=name, zorder=1)
+            ax.annotate(name, (0.99, rung.value), (0, 2), ("axes fraction", "data"), "offset points", ha="right")
+    ax.plot(run.times, run.values, color=color, lw=1, label=label)
+    for _, start, end in run.plateaus:
+        stay = (run.times >= start) & (run.times <= end)
+        ax.plot(run.times[stay], run.values[stay], color=color, lw=3.5, solid_capstyle="round")
+    ax.set(xlabel="time (steps times step size)", ylabel="objective $f$")
+    ax.set_xlim(0, max(run.times[-1], ax.get_xlim()[1] if drawn else 0.0))
+    if label is not None:
+        ax.legend()
     return ax
 
 
