@@ -186,33 +186,39 @@ def examine(problem: Problem, params: Params, tol: float = 1e-8, limit: int = DE
     )
 
 
-def _refine(problem: Problem, start: Params, steps: int) -> tuple[Params, Array]:
-    """Levenberg-Marquardt on ``||grad||^2``: in an eigenbasis of the Hessian, ``-mu g/(mu^2 + damping)``."""
+def _refine(problem: Problem, start: Params, descend: Array, steps: int) -> tuple[Params, Array]:
+    """``descend`` steps down, then Levenberg-Marquardt on ``||grad||^2``, both in an eigenbasis of the Hessian.
+
+    With ``m^2 = mu^2 + damping ||g||`` for the eigenvalue mu, the step is ``-g/m`` on the way down (saddle-free
+    Newton, Dauphin et al. 2014) and ``-mu g/m^2`` after, each kept only if the objective or the gradient falls.
+    """
     x0, unravel = ravel_pytree(start)
-    gradient = jax.grad(lambda x: problem.objective(unravel(x)))
-    hessian = jax.jacfwd(gradient)
+    both = jax.value_and_grad(lambda x: problem.objective(unravel(x)))
+    hessian = jax.jacfwd(lambda x: both(x)[1])
 
     def step(carry: Any) -> Any:
-        x, g, damping, count = carry
+        x, value, g, damping, count = carry
+        down, size = count < descend, jnp.linalg.norm(g)
+        damping = jnp.where(count == descend, 1.0, damping)
         mu, Q = jnp.linalg.eigh(hessian(x))
-        size = jnp.sum(g**2)
-        move = -matmul(Q, (mu * matmul(Q.T, g[:, None])[:, 0] / (mu**2 + damping * jnp.sqrt(size)))[:, None])[:, 0]
-        trial = x + move
-        g_trial = gradient(trial)
-        better = jnp.sum(g_trial**2) < size
+        m = jnp.sqrt(mu**2 + damping * size)
+        move = matmul(Q, jnp.where(down, 1.0, mu / m) / m * matmul(Q.T, g))
+        value_there, g_there = both(x - move)
+        better = jnp.where(down, value_there < value, jnp.linalg.norm(g_there) < size)
         damping = jnp.where(better, jnp.maximum(0.2 * damping, 1e-8), 4.0 * damping)
-        return jnp.where(better, trial, x), jnp.where(better, g_trial, g), damping, count + 1
+        x, value, g = (jnp.where(better, a, b) for a, b in ((x - move, x), (value_there, value), (g_there, g)))
+        return x, value, g, damping, count + 1
 
     def unfinished(carry: Any) -> Array:
-        _, g, damping, count = carry
-        return (count < steps) & (jnp.sum(g**2) > 1e-26) & (damping < 1e12)
+        _, _, g, damping, count = carry
+        return (count < steps) & (jnp.linalg.norm(g) > 1e-13) & ((damping < 1e12) | (count <= descend))
 
-    state = (x0, gradient(x0), jnp.ones((), x0.dtype), jnp.zeros((), jnp.int32))
-    x, g, _, _ = jax.lax.while_loop(unfinished, step, state)
+    state = (x0, *both(x0), jnp.ones((), x0.dtype), jnp.zeros((), jnp.int32))
+    x, _, g, _, _ = jax.lax.while_loop(unfinished, step, state)
     return unravel(x), jnp.linalg.norm(g)
 
 
-_refine_all = jax.jit(jax.vmap(_refine, (None, 0, None)), static_argnums=2)
+_refine_all = jax.jit(jax.vmap(_refine, (None, 0, 0, None)), static_argnums=3)
 
 
 def structured_starts(problem: Problem, starts: int, seed: int = 0) -> list[Params]:
@@ -255,8 +261,8 @@ def find_critical_points(
 ) -> list[CriticalPoint]:
     """Critical points of a small problem, distinct up to rotation and class permutation, ascending in value.
 
-    Least squares on ``||grad||^2`` by Newton steps from random and structured starts finds saddles and
-    minima alike. Ends that are not critical are dropped; the list need not be complete.
+    Newton steps on ``||grad||^2`` from random and structured starts, some of them after a walk down, find saddles
+    and minima alike. Ends that are not critical are dropped; the list need not be complete.
 
     Args:
         problem: of at most ``limit`` variables (each step solves a dense eigenproblem).
@@ -267,14 +273,18 @@ def find_critical_points(
         limit: variables allowed.
     """
     if isinstance(starts, int):
+        # Least squares alone is drawn to saddles: some starts walk down first, part of the way or all of it.
         points = structured_starts(problem, starts, seed) + _ladder_points(problem)
+        descend = np.resize(np.repeat([0, 60, 0, 4, 0, 12], 2), starts)
+        descend = np.append(descend, np.zeros(len(points) - starts, int))
     else:
         points = list(starts)
+        descend = np.zeros(len(points), int)
     require(len(points) > 0, "starts", starts, "at least one")
     size = Hessian(problem, points[0]).size
     require(size <= limit, "size", size, f"at most {limit}; use ufm.solve for minima, or raise limit")
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *points)
-    ends, norms = _refine_all(problem.astype(points[0].H.dtype), stacked, steps)
+    ends, norms = _refine_all(problem.astype(points[0].H.dtype), stacked, jnp.asarray(descend, jnp.int32), steps)
     found: list[tuple[np.ndarray, Params]] = []
     for i, size in enumerate(np.asarray(norms)):
         if not size <= tol:
