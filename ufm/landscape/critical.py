@@ -54,6 +54,7 @@ class CriticalPoint:
         gap: value minus the certified lower bound on the global minimum.
         escape: where the point is not global.
         groups: sizes of the groups of classes that share a classifier row, descending.
+        spectrum: measured, what counts as zero set to zero; None unless ``complete``.
     """
 
     params: Params
@@ -69,6 +70,7 @@ class CriticalPoint:
     gap: float
     escape: Escape
     groups: tuple[int, ...]
+    spectrum: theory.Spectrum | None
 
     @property
     def certified_global(self) -> bool:
@@ -165,24 +167,28 @@ def examine(problem: Problem, params: Params, tol: float = 1e-8, limit: int = DE
         values, smallest = low.values, float(low.values[0])
     # A gradient of size g leaves the zero modes uncertain by about g over the size of the point.
     size = float(jnp.linalg.norm(ravel_pytree(params)[0]))
-    zero = max(1e4 * eps * max(abs(smallest), abs(largest)), 10.0 * grad_norm / max(size, 1.0))
+    critical = grad_norm <= tol * (1.0 + abs(value))
+    zero = max(1e4 * eps * max(abs(smallest), abs(largest)), 10.0 * grad_norm / max(size, 1.0) if critical else 0.0)
     stacked = np.vstack([np.asarray(params.W), np.asarray(params.H).T])
     spread = np.linalg.svd(stacked, compute_uv=False)
     rank = int(np.sum(spread > 1e-6 * max(float(spread[0]), 1e-6)))
+    rotations = rank * problem.dim - rank * (rank + 1) // 2
+    snapped = [("measured", 0.0 if abs(v) <= zero else float(v), 1) for v in values]
     return CriticalPoint(
         params=params,
         value=value,
         grad_norm=grad_norm,
-        critical=grad_norm <= tol * (1.0 + abs(value)),
+        critical=critical,
         index=int(np.sum(values < -zero)),
         kernel=int(np.sum(np.abs(values) <= zero)),
-        rotations=rank * problem.dim - rank * (rank + 1) // 2,
+        rotations=rotations,
         smallest=smallest,
         largest=largest,
         complete=complete,
         gap=float(certify(problem, params).gap),
         escape=escape_direction(problem, params),
         groups=shared_rows(params.W),
+        spectrum=theory.Spectrum.of(snapped, rotations) if complete else None,
     )
 
 
@@ -294,6 +300,17 @@ def find_critical_points(
         if not any(np.allclose(mark, other, rtol=0.0, atol=1e-5 * max(1.0, np.abs(other).max())) for other, _ in found):
             found.append((mark, end))
     return sorted((examine(problem, end) for _, end in found), key=lambda c: (c.value, c.index))
+
+
+def minima_not_global(points: Iterable[CriticalPoint]) -> list[CriticalPoint]:
+    """Local minima that another of the ``points`` undercuts, which is the proof that they are not global.
+
+    Each has index 0 and a kernel of rotations alone, so it is a strict minimum up to rotation.
+    """
+    points = [p for p in points if p.critical]
+    least = min((p.value for p in points), default=np.inf)
+    isolated = [p for p in points if p.complete and p.index == 0 and p.kernel == p.rotations]
+    return [p for p in isolated if p.value > least + 1e-8 * max(1.0, abs(least))]
 
 
 def invariants(problem: Problem, params: Params) -> np.ndarray:
