@@ -19,8 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import ufm
-from ufm.landscape import Hessian, check_derivatives, find_critical_points, path, spectral_density
-from ufm.landscape.critical import all_rungs
+from ufm.landscape import Hessian, all_rungs, check_derivatives, find_critical_points, path, spectral_density
 from ufm.landscape.rates import best_rates, compare
 from ufm.plotting import landscape as draw
 from ufm.theory import hessian_spectrum, minimizer

@@ -156,7 +156,7 @@ def draw(out: Path, problem: Any, exact: Any, rungs: Any, points: Any, solved: A
     fits = (problem.columns + problem.classes) * problem.dim <= DRAW_LIMIT
     best = theory.predict(problem)
     figures: dict[str, Any] = {}
-    if exact is not None:
+    if exact is not None and best is not None:
         density = landscape.spectral_density(landscape.Hessian(problem, best.params).operator) if fits else None
         figures["spectrum.png"] = pictures.spectrum(exact, density)
     elif solved is not None and solved.spectrum is not None:

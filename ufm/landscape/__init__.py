@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ufm.landscape.critical import CriticalPoint, escape_direction, examine, find_critical_points, minima_not_global
+from ufm.landscape.critical import CriticalPoint, escape_direction, examine
 from ufm.landscape.derivatives import DerivativeCheck, check_derivatives
 from ufm.landscape.descent import Descent, saddle_to_saddle
 from ufm.landscape.eigen import Density, Eigenpairs, extreme_eigenpairs, spectral_density
+from ufm.landscape.finder import all_rungs, find_critical_points, minima_not_global
 from ufm.landscape.focal import convex_probability
 from ufm.landscape.hvp import Hessian, Operator, hvp
 from ufm.landscape.known import what_is_known
@@ -20,6 +21,7 @@ __all__ = [
     "Eigenpairs",
     "Hessian",
     "Operator",
+    "all_rungs",
     "best_rates",
     "check_derivatives",
     "compare",
