@@ -87,6 +87,11 @@ class CriticalPoint:
         return "local minimum, not certified" if self.kernel == self.rotations else "degenerate, not certified"
 
 
+@jax.jit
+def _gradient_in_Z(problem: Problem, params: Params) -> jax.Array:
+    return jax.grad(problem.astype(params.H.dtype).risk)(problem.logits(params))
+
+
 def escape_direction(problem: Problem, params: Params) -> Escape:
     """Direction ``((dH/dW)^1/4 u a', -(dH/dW)^-1/4 a v', 0)``, ``a`` in null(W), (u, v) the top pair of grad_Z.
 
@@ -94,10 +99,8 @@ def escape_direction(problem: Problem, params: Params) -> Escape:
     curvature equals the promise exactly; where the promise is positive nothing is said.
     """
     require(problem.classifier is None, "classifier", "fixed", "free: None")
-    logits = problem.logits(params)
-    labels = jnp.asarray(problem.labels)
     weights = np.broadcast_to(problem.multiplicity, (problem.columns,))
-    G = np.asarray(jax.vmap(jax.grad(problem.loss), (1, 0), 1)(logits, labels)) * np.sqrt(weights) / problem.samples
+    G = np.asarray(_gradient_in_Z(problem, params)) / np.sqrt(weights)
     u, sizes, vt = np.linalg.svd(G, full_matrices=False)
     decay_W, decay_H = float(problem.decay.W), float(problem.decay.H)
     rho = np.sqrt(decay_H / decay_W)
@@ -153,7 +156,8 @@ def examine(problem: Problem, params: Params, tol: float = 1e-8, limit: int = DE
     """
     params = jax.tree.map(jnp.asarray, params)
     hessian = Hessian(problem, params)
-    value, grad_norm = float(problem.objective(params)), float(np.linalg.norm(hessian.gradient()))
+    value, gradient = hessian.value_and_gradient()
+    grad_norm = float(np.linalg.norm(gradient))
     complete = hessian.size <= limit
     eps = float(jnp.finfo(params.H.dtype).eps)
     if complete:

@@ -78,8 +78,9 @@ def _dense(problem: Problem, params: Params) -> Array:
 
 
 @jax.jit
-def _gradient(problem: Problem, params: Params) -> Array:
-    return ravel_pytree(jax.grad(problem.objective)(params))[0]
+def _value_and_gradient(problem: Problem, params: Params) -> tuple[Array, Array]:
+    value, gradient = jax.value_and_grad(problem.objective)(params)
+    return value, ravel_pytree(gradient)[0]
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,10 @@ class Hessian:
         """A flat vector as a direction in (W, H, b)."""
         return ravel_pytree(self.params)[1](jnp.asarray(vector, self.params.H.dtype))
 
-    def gradient(self) -> np.ndarray:
-        """Flat gradient (size,)."""
-        return np.asarray(_gradient(self.problem, self.params))
+    def value_and_gradient(self) -> tuple[float, np.ndarray]:
+        """Objective and flat gradient (size,)."""
+        value, gradient = _value_and_gradient(self.problem, jax.tree.map(jnp.asarray, self.params))
+        return float(value), np.asarray(gradient)
 
     def dense(self, limit: int = DENSE_LIMIT) -> np.ndarray:
         """The matrix (size, size).
