@@ -19,7 +19,7 @@ import optax
 from jax import Array
 
 from ufm import theory
-from ufm._base import require
+from ufm._base import matmul, require
 from ufm.landscape.critical import groups_of
 from ufm.problem import Params, Problem
 from ufm.solvers import Gradient, solve
@@ -56,11 +56,10 @@ class Descent:
 
 def class_scores(problem: Problem, params: Params) -> dict[str, Array]:
     """``W h_k`` at the mean feature of each class (K, K), column k for class k."""
-    labels, weights = jnp.asarray(problem.labels), jnp.asarray(1.0 / problem.counts, params.H.dtype)
-    pick = jax.nn.one_hot(labels, problem.classes, dtype=params.H.dtype)
+    pick = np.eye(problem.classes)[problem.labels]
     if problem.features == "per_sample":
-        pick = pick * weights
-    return {"scores": params.W @ (params.H @ pick)}
+        pick = pick / problem.counts
+    return {"scores": matmul(params.W, matmul(params.H, jnp.asarray(pick, params.H.dtype)))}
 
 
 def near_rung(
