@@ -19,7 +19,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import ufm
-from ufm.landscape import Hessian, all_rungs, check_derivatives, find_critical_points, path, spectral_density
+from ufm.landscape import (
+    Hessian,
+    all_rungs,
+    check_derivatives,
+    find_critical_points,
+    minima_not_global,
+    path,
+    saddle_to_saddle,
+    spectral_density,
+    way_down,
+    what_is_known,
+)
 from ufm.landscape.rates import best_rates, compare
 from ufm.plotting import landscape as draw
 from ufm.theory import hessian_spectrum, minimizer
