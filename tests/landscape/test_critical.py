@@ -82,11 +82,9 @@ def test_fewer_dimensions_than_classes():
     assert all(p.smallest <= p.escape.promised + 1e-10 for p in low)
 
 
-@pytest.mark.parametrize(
-    ("dim", "said"), [(9, "strict saddle (Zhu"), (4, "d = K"), (3, "d = 3 = K-1"), (2, "< K-1 = 3")]
-)
-def test_what_is_known_names_the_dimension(dim, said):
-    assert said in " ".join(what_is_known(ufm.Problem(4, dim, 1, loss=ufm.losses.CE()))).replace("d = 4 = K", "d = K")
+def test_what_is_known_names_the_dimension():
+    for dim, said in ((9, "strict saddle (Zhu"), (4, "d = 4 = K"), (3, "d = 3 = K-1"), (2, "d = 2 < K-1 = 3")):
+        assert said in " ".join(what_is_known(ufm.Problem(4, dim, 1, loss=ufm.losses.CE())))
     assert "needs a convex loss" in what_is_known(ufm.Problem(4, 9, 1, loss=ufm.losses.Focal(2.0)))[0]
 
 
