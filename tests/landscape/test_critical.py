@@ -59,7 +59,7 @@ def assert_strict_saddles(points):
 def test_every_point_of_a_long_search_is_global_or_a_strict_saddle(loss, K, least):
     for decay in (ufm.Decay(0.01, 0.02, 0.05), ufm.Decay(0.005, 0.005, 0.5)):
         problem = ufm.Problem(K, K + 1, 1, loss=loss, decay=decay)
-        points = find_critical_points(problem, 400)
+        points = find_critical_points(problem, 200)
         assert len(points) >= least
         assert_strict_saddles(points)
         assert sum(p.certified_global for p in points) == 1
