@@ -19,8 +19,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import ufm
-from ufm.landscape import Hessian, check_derivatives, find_critical_points, path, spectral_density
-from ufm.landscape.critical import all_rungs
+from ufm.landscape import (
+    Hessian,
+    all_rungs,
+    check_derivatives,
+    find_critical_points,
+    minima_not_global,
+    path,
+    saddle_to_saddle,
+    spectral_density,
+    way_down,
+    what_is_known,
+)
 from ufm.landscape.rates import best_rates, compare
 from ufm.plotting import landscape as draw
 from ufm.theory import hessian_spectrum, minimizer
@@ -59,6 +69,48 @@ ax = None
 for p in points[1:]:
     ax = draw.path(*path(problem, p.params, points[0].params), ax=ax, label=f"index {p.index}")
 ax.legend(fontsize=7)
+
+# %% [markdown]
+# The plane through the saddle of two pairs, towards the minimiser and along its escape direction: down on both sides.
+
+# %%
+pairs = next(rung for rung in rungs if rung.groups == (2, 2))
+draw.plane(
+    way_down(problem, pairs.params(), point), ("towards the minimiser", "escape direction"), "2+2", end="minimiser"
+)
+
+# %% [markdown]
+# ## Does gradient descent walk down the ladder?
+# From a random small start it does not. At the origin of a balanced problem the gradient in Z has K - 1 equal
+# singular values, so all directions of collapse grow at one rate and the run leaves for the minimiser at once. A
+# rung is visited when the start prefers its grouping: here the part of the start that breaks the grouping is
+# 10^4 times smaller than the rest, and stays so while both grow. Thick parts of the curves are near a rung, by value
+# and by the classes that share a row of Z.
+
+# %%
+small = ufm.Problem(4, 6, 2, loss=ufm.losses.CE(), decay=ufm.Decay(5e-3, 5e-3, 5e-2))
+ax = None
+for through, colour in (((), draw.BLUE), ([(2, 2)], draw.ORANGE), ([(3, 1)], draw.GREEN)):
+    run = saddle_to_saddle(small, through=through)
+    name = "prefers " + "+".join(map(str, through[0])) if through else "random start"
+    ax = draw.descent(run, ax, name, colour)
+    print(f"{name:14s}", [("+".join(map(str, g)), round(a), round(b)) for g, a, b in run.plateaus])
+ax.set_xlim(0, 300)
+
+# %% [markdown]
+# ## Fewer dimensions than classes
+# For d < K the strict-saddle theorem is silent, and the landscape is not benign. At d = K - 1 and beyond the threshold
+# of the mean mode, BCE has a strict local minimum that is not global: pairs of classes sit opposite each other,
+# above the ETF. That it is not global is proven, the ETF lies lower; that the ETF is global is not.
+
+# %%
+tight = ufm.Problem(4, 3, 1, loss=ufm.losses.BCE(), decay=ufm.Decay(5e-3, 1e-2, 5e-2))
+print("\n".join(what_is_known(tight)))
+found = find_critical_points(tight, 48)
+for p in found:
+    print(f"f {p.value:.6f}  {p.kind:28s} index {p.index:2d}  kernel {p.kernel}  certified gap {p.gap:.1e}")
+for p in minima_not_global(found):
+    print(f"not global: f = {p.value:.6f}, class scores\n{np.round(np.asarray(p.params.W @ p.params.H), 2)}")
 
 # %% [markdown]
 # ## BCE against CE

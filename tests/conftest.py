@@ -1,5 +1,10 @@
 """Tests run in float64 with rank and dtype promotion refused; warnings are errors (pyproject.toml)."""
 
+import os
+
+# Before NumPy loads: on matrices this small OpenBLAS threads spin, forty times the work itself on a busy machine.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import jax
 
 jax.config.update("jax_enable_x64", True)

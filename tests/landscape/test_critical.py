@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 import ufm
-from ufm.landscape import check_derivatives, examine, find_critical_points, gradient_norms, measured_rate, path, rate
+from ufm.landscape import (
+    check_derivatives,
+    examine,
+    find_critical_points,
+    gradient_norms,
+    hvp,
+    measured_rate,
+    minima_not_global,
+    path,
+    rate,
+    what_is_known,
+)
 from ufm.landscape.rates import best_rates
 from ufm.theory import hessian_spectrum, merged, minimizer
 
@@ -24,14 +35,66 @@ def test_finder_sees_every_rung_and_the_promise():
     assert abs(float(jnp.linalg.norm(points[1].params.W, axis=1).min())) < 1e-8
     assert points[0].kind == "global minimum"
     assert abs(points[2].value - merged(PROBLEM, (2, 1)).value) < 1e-10
-    for p in points:
-        assert p.kernel == p.rotations
-        assert abs(p.escape.measured - p.escape.promised) < 1e-9
-        assert p.smallest <= p.escape.promised + 1e-12
-    assert all(p.kind == "strict saddle" for p in points[1:])
+    assert all(p.kernel == p.rotations for p in points)
+    assert_strict_saddles(points)
     # A straight way from the top rung to the minimum goes down only.
     _, values = path(PROBLEM, points[-1].params, points[0].params)
     assert np.all(np.diff(values) < 0)
+
+
+def assert_strict_saddles(points):
+    """Zhu et al. 2021: whatever is not global descends, at least as fast as the explicit direction."""
+    for p in points:
+        assert p.certified_global or p.kind == "strict saddle"
+        assert p.smallest <= p.escape.promised + 1e-10
+        assert abs(p.escape.measured - p.escape.promised) < 1e-9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("loss", "K", "least"),
+    [(ufm.losses.CE(), 3, 4), (ufm.losses.CE(), 4, 9), (ufm.losses.BCE(), 4, 15)],
+    ids=["ce3", "ce4", "bce4"],
+)
+def test_every_point_of_a_long_search_is_global_or_a_strict_saddle(loss, K, least):
+    for decay in (ufm.Decay(0.01, 0.02, 0.05), ufm.Decay(0.005, 0.005, 0.5)):
+        problem = ufm.Problem(K, K + 1, 1, loss=loss, decay=decay)
+        points = find_critical_points(problem, 200)
+        assert len(points) >= least
+        assert_strict_saddles(points)
+        assert sum(p.certified_global for p in points) == 1
+
+
+def test_fewer_dimensions_than_classes():
+    # d = K - 1 and BCE beyond the threshold of the mean mode: the ETF is a local minimum, and so is another
+    # point, whose pairs of classes lie opposite each other. No theorem excludes either.
+    problem = ufm.Problem(4, 3, 1, loss=ufm.losses.BCE(), decay=ufm.Decay(5e-3, 1e-2, 5e-2))
+    points = find_critical_points(problem, 24)
+    etf = minimizer(problem)
+    assert not etf.exact
+    assert abs(points[0].value - etf.value) < 1e-10
+    assert [p.index for p in minima_not_global(points)] == [0]
+    assert points[0].kind == "local minimum, not certified"
+    assert points[0].spectrum.kernel == points[0].kernel == points[0].rotations == 3
+    assert "not proven global" in what_is_known(problem)[1]
+    low = [p for p in points if np.isfinite(p.escape.promised)]
+    assert low
+    assert all(p.smallest <= p.escape.promised + 1e-10 for p in low)
+
+
+def test_what_is_known_names_the_dimension():
+    for dim, said in ((9, "strict saddle (Zhu"), (4, "d = 4 = K"), (3, "d = 3 = K-1"), (2, "d = 2 < K-1 = 3")):
+        assert said in " ".join(what_is_known(ufm.Problem(4, dim, 1, loss=ufm.losses.CE())))
+    assert "needs a convex loss" in what_is_known(ufm.Problem(4, 9, 1, loss=ufm.losses.Focal(2.0)))[0]
+
+
+@pytest.mark.parametrize("bias", ["per_class", "unified", "none"])
+def test_products_are_those_of_autodiff(bias):
+    problem = ufm.Problem(3, 4, (2, 1, 3), loss=ufm.losses.BCE(), bias=bias, features="per_class")
+    point, direction = problem.init(jax.random.key(0)), problem.init(jax.random.key(1))
+    true = jax.jvp(jax.grad(problem.objective), (point,), (direction,))[1]
+    for mine, theirs in zip(*map(jax.tree.leaves, (hvp(problem, point, direction), true)), strict=True):
+        assert float(jnp.max(jnp.abs(mine - theirs))) < 1e-14
 
 
 def test_not_critical_is_said():

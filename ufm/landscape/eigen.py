@@ -126,7 +126,7 @@ def extreme_eigenpairs(
 
     none = np.zeros((0, n), dtype)
     locked, found, errors = none, np.zeros(0), np.zeros(0)
-    V, AV, new = none, none, random_block()
+    V, AV, T, new = none, none, np.zeros((0, 0)), random_block()
     scale, used, fresh = 0.0, 0, True
     values, vectors, residuals = np.zeros(0), none, np.zeros(0)
     while True:
@@ -136,10 +136,11 @@ def extreme_eigenpairs(
             A_new = sign * _in_blocks(operator, new, p)
             used += len(new)
             scale = max(scale, float(np.max(np.linalg.norm(A_new, axis=1))))
+            cross, within = V @ A_new.T, new @ A_new.T
+            T = np.block([[T, cross], [cross.T, within]])
             V, AV = np.vstack([V, new]), np.vstack([AV, A_new])
         if not len(V):
             break  # the locked vectors span everything
-        T = V @ AV.T
         values, mix = np.linalg.eigh(0.5 * (T + T.T))
         want = min(p, len(values))
         vectors, images = mix.T[:want] @ V, mix.T[:want] @ AV
@@ -157,14 +158,14 @@ def extreme_eigenpairs(
             take = take if not exhausted else np.ones(want, bool)
             locked = np.vstack([locked, _orthonormal(vectors[take], 1e-3, locked)])
             found, errors = np.append(found, values[:want][take]), np.append(errors, residuals[take])
-            V, AV, new, fresh = none, none, random_block(), True
+            V, AV, T, new, fresh = none, none, np.zeros((0, 0)), random_block(), True
             if len(locked) >= n:
                 break
         else:
             new = defects[~good]
             if len(V) + len(new) > rows:
                 keep = min(max(rows - 3 * p, want), len(values))
-                V, AV = mix.T[:keep] @ V, mix.T[:keep] @ AV
+                V, AV, T = mix.T[:keep] @ V, mix.T[:keep] @ AV, np.diag(values[:keep])
         if used >= budget:
             break
     missing = max(k - len(found), 0)

@@ -19,9 +19,10 @@ from jax import Array
 from ufm._base import nearest, require
 from ufm.losses import BCE, CE, Loss
 from ufm.problem import Params, Problem
+from ufm.theory.eigenvalues import Spectrum
 from ufm.theory.minimizer import symmetric_minimizer
 from ufm.theory.reduction import Regime
-from ufm.theory.spectrum import Spectrum, hessian_spectrum, symmetric_spectrum
+from ufm.theory.spectrum import hessian_spectrum, symmetric_spectrum
 
 METHODS = ("gradient", "heavy ball", "nesterov")
 

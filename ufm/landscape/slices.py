@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ufm._base import require
+from ufm.landscape.critical import escape_direction
 from ufm.problem import Params, Problem
 
 
@@ -58,3 +60,17 @@ def path(problem: Problem, start: Params, end: Params, points: int = 101) -> tup
     still = jax.tree.map(jnp.zeros_like, move)
     axis, zero = jnp.asarray(fractions, start.H.dtype), jnp.zeros(1, start.H.dtype)
     return fractions, np.asarray(_plane(problem, start, move, still, axis, zero))[:, 0]
+
+
+def way_down(problem: Problem, saddle: Params, bottom: Params, points: int = 61) -> Slice:
+    """The plane through a ``saddle`` spanned by the way to ``bottom``, at s = 1, and the escape direction made as long.
+
+    Raises:
+        InputError: where W has full rank at the saddle, so that there is no escape direction.
+    """
+    saddle = jax.tree.map(jnp.asarray, saddle)
+    move = jax.tree.map(lambda x, y: jnp.asarray(y, x.dtype) - x, saddle, aligned(saddle, bottom))
+    escape = escape_direction(problem, saddle).direction
+    require(escape is not None, "saddle", "W of full rank", "a point at which W has a null space")
+    length = jnp.sqrt(sum((jnp.sum(x**2) for x in jax.tree.leaves(move)), start=jnp.zeros(())))
+    return plane(problem, saddle, move, jax.tree.map(lambda x: length * x, escape), points=points)

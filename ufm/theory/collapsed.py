@@ -18,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 
 from ufm._base import require
 from ufm.problem import Params, Problem
-from ufm.theory.spectrum import Spectrum
+from ufm.theory.eigenvalues import Spectrum
 
 
 @jax.jit

@@ -30,9 +30,10 @@ from ufm._base import InputError, in_float64, pytree, require
 from ufm.losses import Loss
 from ufm.problem import Params, Problem
 from ufm.theory.collapsed import collapsed_spectrum
+from ufm.theory.eigenvalues import Spectrum
 from ufm.theory.minimizer import NoClosedForm
 from ufm.theory.reduction import bias_stiffness, collapse_strength, reduce_scalar
-from ufm.theory.spectrum import Spectrum, symmetric_spectrum
+from ufm.theory.spectrum import symmetric_spectrum
 
 
 @pytree(static=("classes",))

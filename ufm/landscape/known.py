@@ -1,0 +1,54 @@
+"""What the theorems say of a landscape, by dimension and loss: said plainly, so that a probe is not read as proof."""
+
+from __future__ import annotations
+
+from ufm.problem import Problem
+from ufm.theory import NoClosedForm
+from ufm.theory.minimizer import symmetric_minimizer
+
+
+def what_is_known(problem: Problem) -> list[str]:
+    """Statements, each one line, of what is proven and what is not for this loss and dimension.
+
+    >>> import ufm
+    >>> what_is_known(ufm.Problem(4, 2, loss=ufm.losses.CE()))[0]
+    'd = 2 < K-1 = 3: no closed form for the minimiser; the certified bound ignores the dimension and is not tight.'
+    """
+    K, d = problem.classes, problem.dim
+    convex = problem.loss.convex
+    name = problem.loss.name
+    drop = "where W loses rank the escape direction descends unless the gradient in Z is below its bound"
+    try:
+        exact: bool | None = symmetric_minimizer(problem)[1]
+    except NoClosedForm:
+        exact = None
+    said = []
+    if d > K and convex:
+        said.append(f"d = {d} > K = {K}: every critical point that is not global is a strict saddle (Zhu et al. 2021).")
+    elif d > K:
+        said.append(
+            f"d = {d} > K = {K}: the strict-saddle theorem needs a convex loss, which {name} is not said to be; "
+            f"at any point, {drop}."
+        )
+    elif d >= K - 1:
+        where = "K" if d == K else "K-1"
+        said.append(
+            f"d = {d} = {where}: the strict-saddle theorem needs d > K; {drop}; at full rank nothing is proven."
+        )
+        if exact is False:
+            said.append(
+                f"The minimiser without a bound on d has rank K = {K}: the point shown is the best symmetric one that "
+                "fits, not proven global; its index is that of this point."
+            )
+    else:
+        said.append(
+            f"d = {d} < K-1 = {K - 1}: no closed form for the minimiser; the certified bound ignores the dimension and "
+            "is not tight."
+        )
+        said.append(
+            f"Local minima that are not global are not excluded; {drop}. Rungs of the ladder that fit in d dimensions "
+            "are exact critical points."
+        )
+    if exact and not convex:
+        said.append(f"The {name} minimiser is the best symmetric point; whether it is global is for the certificate.")
+    return said
