@@ -137,9 +137,7 @@ def _straddle(within: Any, beyond: Any, inside: Callable[[Any], bool]) -> tuple[
 
     def between(t: float) -> Any:
         # Plain floats, as everywhere: another type of number is another compiled program.
-        leaves = [
-            float(x ** (1 - t) * y**t if x > 0 and y > 0 else x + t * (y - x)) for x, y in zip(a, b, strict=True)
-        ]
+        leaves = [float(x ** (1 - t) * y**t if x > 0 and y > 0 else x + t * (y - x)) for x, y in zip(a, b, strict=True)]
         return jax.tree.unflatten(jax.tree.structure(within), leaves)
 
     low, high = 0.0, 1.0

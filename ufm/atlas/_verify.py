@@ -23,6 +23,7 @@ from ufm.atlas import (
     spheres,
     thrampoulidis2022,
     zhou2022,
+    zhou2022_landscape,
     zhu2021,
 )
 from ufm.atlas._core import Case, Evidence, Finding, Report, Theorem, Verdict, check
@@ -33,7 +34,7 @@ from ufm.spheres import NormalizedProblem
 
 PAPERS: dict[str, tuple[Theorem, ...]] = {
     "zhu2021": zhu2021.THEOREMS,
-    "zhou2022": zhou2022.THEOREMS,
+    "zhou2022": (*zhou2022.THEOREMS, *zhou2022_landscape.THEOREMS),
     "mse": mse.THEOREMS,
     "li2025": (*li2025.THEOREMS, *li2025_bias.THEOREMS),
     "rediscovering": (*rediscovering.THEOREMS, *spheres.REDISCOVERING),
