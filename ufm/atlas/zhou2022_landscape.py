@@ -111,9 +111,7 @@ def _origin(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     escapes = focal_origin_slope(problem) > 1
     return [
         yes("the origin is global or a strict saddle", True, escapes or at_zero <= best + 1e-12),
-        quantity(
-            "objective at the ETF below the scalar minimum", 0.0, minimum(problem, best_focal(problem)) - best, 1e-11
-        ),
+        quantity("objective at the best ETF", minimum(problem, best_focal(problem)), best, 1e-11),
     ]
 
 

@@ -60,7 +60,7 @@ def command(
 
     Exit status 1 if a verdict differs from the one on record.
     """
-    use_jax()
+    use_jax(many_programs=instances is not None or quick)
     from ufm.atlas import THEOREMS, Report, verify
     from ufm.atlas import rerun as check_again
 
@@ -221,6 +221,8 @@ def report_json(report: Any) -> dict[str, Any]:
 
 
 def _problem_text(problem: Any) -> str:
+    if hasattr(problem, "gamma"):
+        return f"normalised gamma={float(problem.gamma):g} {_problem_text(problem.problem)}"
     d = problem.decay
     bias = {"per_class": "", "unified": ", unified b", "none": ", no b"}[problem.bias]
     return (
