@@ -26,13 +26,14 @@ def collapsed(normalized: NormalizedProblem, evidence: Evidence, predicted: Cosi
     W = np.asarray(evidence.solution.params.W)
     quantities = [
         quantity("minimum", predicted.value, evidence.value, 1e-9),
-        quantity("NC1", 0.0, float(evidence.collapse.nc1), 1e-6),
         quantity("norm of the mean of the w_k, squared", predicted.mean, float(np.sum(W.mean(axis=0) ** 2)), 1e-6),
     ]
     for side, logit in (("positive", predicted.p), ("negative", predicted.q)):
         found = cosines[side]
         quantities.append(quantity(f"{side} cosine", (logit - predicted.bias) / gamma, found["mean"], 1e-6))
         quantities.append(quantity(f"spread of {side} cosines", 0.0, found["max"] - found["min"], 1e-6))
+    if predicted.etf > 0:  # with one feature for all classes NC1 is 0/0
+        quantities.append(quantity("NC1", 0.0, float(evidence.collapse.nc1), 1e-6))
     if problem.bias != "none":
         quantities.append(quantity("bias", predicted.bias, float(evidence.bias.mean()), 1e-6))
         quantities.append(quantity("spread of biases", 0.0, float(np.ptp(evidence.bias)), 1e-6))

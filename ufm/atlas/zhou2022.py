@@ -137,7 +137,6 @@ CONTRASTIVE = Theorem(
     claim=_contrastive,
     minimum=False,
     draw=Family(_any_loss, MANY_CLASSES),
-    most=40,
 )
 CONTRASTIVE_FOCAL = Theorem(
     id="zhou2022/contrastive-focal",
@@ -150,7 +149,6 @@ CONTRASTIVE_FOCAL = Theorem(
     minimum=False,
     recorded=Verdict.REFUTED,
     draw=Family(random_focal, MANY_CLASSES[::-1]),
-    most=40,
 )
 
 
@@ -177,7 +175,6 @@ CONTRASTIVE_FOCAL_CORRECTED = Theorem(
     ],
     minimum=False,
     draw=Family(random_focal, MANY_CLASSES[::-1]),
-    most=40,
 )
 
 THEOREMS = (

@@ -16,7 +16,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 PROBLEM_OPTIONS = [
     click.option(
-        "--loss", default="bce", show_default=True, help="ce, bce, focal:gamma=3, ls:alpha=0.1, mse:kappa=1,beta=15"
+        "--loss",
+        default="bce",
+        show_default=True,
+        help="ce, bce, focal:gamma=3, ls:alpha=0.1, mse:kappa=1,beta=15, logistic",
     ),
     click.option("--classes", type=int, default=10, show_default=True, help="K"),
     click.option("--dim", type=int, default=64, show_default=True, help="feature dimension d"),
