@@ -46,15 +46,18 @@ def phase(
             member = np.asarray(lattice) == i
             if member.any() and not member.all():
                 axes.contour(x, y, member.astype(float), levels=[0.5], colors="black", linewidths=0.8)
-        for regime in regimes:
-            own = [p for p in points if p.measured == regime and p.certified and not p.wrong]
+        shown = [
+            (regime, "o", colours[regime], lambda p, r=regime: p.measured == r and p.certified and not p.wrong)
+            for regime in regimes
+        ]
+        shown += [
+            ("not certified", "x", "black", lambda p: not p.certified),
+            ("wrong side", "s", RED, lambda p: p.wrong),
+        ]
+        for label, marker, colour, belongs in shown:
+            own = [p for p in points if belongs(p)]
             if own:
-                axes.plot([p.x for p in own], [p.y for p in own], "o", color=colours[regime], label=regime)
-        unsure, wrong = [p for p in points if not p.certified], [p for p in points if p.wrong]
-        if unsure:
-            axes.plot([p.x for p in unsure], [p.y for p in unsure], "x", color="black", label="not certified")
-        if wrong:
-            axes.plot([p.x for p in wrong], [p.y for p in wrong], "s", color=RED, label="wrong side")
+                axes.plot([p.x for p in own], [p.y for p in own], marker, color=colour, label=label, clip_on=False)
         axes.set(xscale="log", yscale="log", xlabel=labels[0], ylabel=labels[1], title=title)
         axes.grid(visible=False)
         figure.legend(loc="outside lower center", ncols=5)
