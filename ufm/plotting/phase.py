@@ -46,18 +46,16 @@ def phase(
             member = np.asarray(lattice) == i
             if member.any() and not member.all():
                 axes.contour(x, y, member.astype(float), levels=[0.5], colors="black", linewidths=0.8)
-        shown = [
-            (regime, "o", colours[regime], lambda p, r=regime: p.measured == r and p.certified and not p.wrong)
-            for regime in regimes
-        ]
-        shown += [
-            ("not certified", "x", "black", lambda p: not p.certified),
-            ("wrong side", "s", RED, lambda p: p.wrong),
-        ]
-        for label, marker, colour, belongs in shown:
-            own = [p for p in points if belongs(p)]
+
+        def dots(own: list[Any], marker: str, colour: str, label: str) -> None:
             if own:
-                axes.plot([p.x for p in own], [p.y for p in own], marker, color=colour, label=label, clip_on=False)
+                x, y = [p.x for p in own], [p.y for p in own]
+                axes.plot(x, y, marker, color=colour, label=label, clip_on=False)
+
+        for r in regimes:
+            dots([p for p in points if p.measured == r and p.certified and not p.wrong], "o", colours[r], r)
+        dots([p for p in points if not p.certified], "x", "black", "not certified")
+        dots([p for p in points if p.wrong], "s", RED, "wrong side")
         axes.set(xscale="log", yscale="log", xlabel=labels[0], ylabel=labels[1], title=title)
         axes.grid(visible=False)
         figure.legend(loc="outside lower center", ncols=5)
