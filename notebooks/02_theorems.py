@@ -113,6 +113,21 @@ assert again.as_recorded
 assert again.verdict == "refuted"
 
 # %% [markdown]
+# ## Its twin on the spheres
+# With unit rows of $W$ and unit features ($\gamma\cos$ as logits) a decayed bias does the same to BCE: the ETF is the
+# minimiser iff $L|b|\le\sigma(-p)+\sigma(q)$, $L=K\lambda_b$ for a bias per class.
+
+# %%
+normalized = ufm.NormalizedProblem(ufm.Problem(4, 6, 3, ufm.losses.BCE(), ufm.Decay(b=0.5)), gamma=4.0)
+evidence = atlas.Evidence(normalized)
+for name in ("rediscovering/normalised", "rediscovering/normalised-corrected"):
+    finding = atlas.check(atlas.THEOREMS[name], normalized, evidence)
+    headline = finding.quantities[0]
+    print(f"{name:36} {finding.verdict:8} claimed {headline.predicted:.6f}, found {headline.measured:.6f}")
+    assert finding.verdict == atlas.THEOREMS[name].recorded
+print(f"certified gap {evidence.gap:.0e}")
+
+# %% [markdown]
 # ## The map
 # The same over two hyper-parameters. Regions are predicted, points are solved and certified; one on the wrong
 # side of a line would be a red square.

@@ -4,6 +4,8 @@ import os
 
 # Before NumPy loads: on matrices this small OpenBLAS threads spin, forty times the work itself on a busy machine.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Half of a test's time is compilation; the commands and notebooks that CI runs are compiled as users' are.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 

@@ -21,8 +21,8 @@ def test_every_theorem_draws_problems_inside_its_hypotheses(name):
     theorem = THEOREMS[name]
     found = draw(theorem.draw, theorem.inside, 6, np.random.default_rng(0))
     assert len(found.inside) + len(found.boundary) == 6
-    assert all(theorem.inside(p) for p in found.inside + found.boundary)
-    assert not any(theorem.inside(p) for p in found.outside)
+    assert all(theorem.applies(p) for p in found.inside + found.boundary)
+    assert not any(theorem.applies(p) for p in found.outside)
     kept = [from_spec(json.loads(json.dumps(to_spec(p)))) for p in found.inside]
     assert [to_spec(p) for p in kept] == [to_spec(p) for p in found.inside]
 

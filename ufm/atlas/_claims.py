@@ -73,6 +73,12 @@ def random_for(problem: Problem, seed: int) -> np.random.Generator:
 
 
 @jax.jit
+def value(problem: Problem, params: Params) -> Array:
+    """The objective."""
+    return problem.objective(params)
+
+
+@jax.jit
 def gradient(problem: Problem, params: Params) -> Params:
     """Gradient of the objective by automatic differentiation."""
     return jax.grad(problem.objective)(params)

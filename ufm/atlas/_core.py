@@ -13,7 +13,8 @@ import numpy as np
 from ufm.metrics import Collapse, collapse, scores
 from ufm.problem import Problem
 from ufm.solvers import Solution, solve
-from ufm.theory import Certificate, certify
+from ufm.spheres import NormalizedProblem
+from ufm.theory import Certificate, certify, certify_normalized
 
 CERTIFIED = 1e-10
 """A gap below this, relative to ``max(1, f)``, certifies a global minimiser."""
@@ -53,24 +54,40 @@ def quantity(name: str, predicted: Any, measured: Any, scale: float = 1e-7) -> Q
     return Quantity(name, predicted, measured, scale * max(1.0, abs(predicted)))
 
 
+def free_solve(problem: Any, *arguments: Any, **options: Any) -> Solution:
+    """`ufm.solve` as every theorem uses it: all features free, for none may be given the collapse that it claims."""
+    return solve(problem, *arguments, eliminate=False, **options)
+
+
+def model_of(problem: Problem | NormalizedProblem) -> Problem:
+    """The problem itself, or the one inside a normalised problem: sizes, loss and bias."""
+    return problem.problem if isinstance(problem, NormalizedProblem) else problem
+
+
 class Evidence:
     """What is measured of one problem, each part computed when first asked for.
 
     The solution comes from the solvers and the certificate from duality; no closed form enters.
     """
 
-    def __init__(self, problem: Problem, seed: int = 0, starts: int = 1) -> None:
+    def __init__(self, problem: Any, seed: int = 0, starts: int = 1) -> None:
         self.problem, self.seed, self.starts = problem, seed, starts
+
+    @property
+    def model(self) -> Problem:
+        """See `model_of`."""
+        return model_of(self.problem)
 
     @functools.cached_property
     def solution(self) -> Solution:
-        """Best solution of the starts, every feature free: within-class collapse is measured, not assumed."""
-        return solve(self.problem, self.seed, starts=self.starts, eliminate=False)
+        """Best solution of the starts."""
+        return free_solve(self.problem, self.seed, starts=self.starts)
 
     @functools.cached_property
     def certificate(self) -> Certificate:
         """Lower bound and gap of the solution."""
-        return certify(self.problem, self.solution.params)
+        bound = certify_normalized if isinstance(self.problem, NormalizedProblem) else certify
+        return bound(self.problem, self.solution.params)
 
     @property
     def value(self) -> float:
@@ -86,23 +103,23 @@ class Evidence:
     def collapse(self) -> Collapse:
         """Collapse metrics of the solution."""
         x = self.solution.params
-        return collapse(x.W, x.H, self.problem.labels, x.b)
+        return collapse(x.W, x.H, self.model.labels, x.b)
 
     @functools.cached_property
     def bias(self) -> np.ndarray:
         """Bias per class (K,); zeros without one."""
         b = self.solution.params.b
-        return np.zeros(self.problem.classes) if b is None else np.broadcast_to(b, (self.problem.classes,))
+        return np.zeros(self.model.classes) if b is None else np.broadcast_to(b, (self.model.classes,))
 
     @functools.cached_property
     def scores(self) -> dict[str, dict[str, float]]:
-        """Unbiased scores: mean, min and max of positives and negatives."""
+        """Unbiased scores ``w_j'h``: mean, min and max of positives and negatives; cosines in a normalised problem."""
         x = self.solution.params
-        found = scores(x.W, x.H, self.problem.labels)
+        found = scores(x.W, x.H, self.model.labels)
         return {side: {k: float(v) for k, v in values.items()} for side, values in found.items()}
 
 
-Claim = Callable[[Problem, Evidence], Sequence[Quantity]]
+Claim = Callable[[Any, Evidence], Sequence[Quantity]]
 
 
 @dataclass(frozen=True)
@@ -115,12 +132,13 @@ class Theorem:
         statement: in words.
         formula: for the objective of `ufm.Problem`.
         hypotheses: in words.
-        inside: whether a problem satisfies the hypotheses.
+        inside: whether a problem of type ``about`` satisfies the hypotheses; see `applies`.
         claim: quantities predicted and measured; the first one is the headline.
         minimum: whether the claim speaks of the global minimum, so that a verdict needs a certificate.
         recorded: the verdict known for the theorem as a whole.
         draw: a random problem, inside the hypotheses or not (see `_draw.Family`).
         most: bound on the instances of a run, where one of them takes long.
+        about: what kind of problem: `ufm.Problem` or `ufm.NormalizedProblem`.
     """
 
     id: str
@@ -128,12 +146,17 @@ class Theorem:
     statement: str
     formula: str
     hypotheses: str
-    inside: Callable[[Problem], bool]
+    inside: Callable[[Any], bool]
     claim: Claim
     minimum: bool = True
     recorded: Verdict = Verdict.HOLDS
-    draw: Callable[[np.random.Generator], Problem] | None = None
+    draw: Callable[[np.random.Generator], Any] | None = None
     most: int | None = None
+    about: type = Problem
+
+    def applies(self, problem: Any) -> bool:
+        """Whether ``problem`` satisfies the hypotheses."""
+        return isinstance(problem, self.about) and self.inside(problem)
 
 
 @dataclass(frozen=True)
@@ -141,7 +164,7 @@ class Case:
     """A theorem on one problem, with the verdict recorded for it."""
 
     theorem: Theorem
-    problem: Problem
+    problem: Any
     recorded: Verdict
     note: str = ""
 
@@ -161,13 +184,18 @@ class Finding:
     """
 
     theorem: Theorem
-    problem: Problem
+    problem: Any
     quantities: Sequence[Quantity]
     gap: float | None
     verdict: Verdict
     recorded: Verdict | None
     reason: str = ""
     note: str = ""
+
+    @property
+    def model(self) -> Problem:
+        """See `model_of`."""
+        return model_of(self.problem)
 
     @property
     def worst(self) -> Quantity | None:
@@ -184,7 +212,7 @@ class Finding:
 
 def check(
     theorem: Theorem,
-    problem: Problem,
+    problem: Any,
     evidence: Evidence | None = None,
     recorded: Verdict | None = None,
     note: str = "",
@@ -196,7 +224,7 @@ def check(
     claimed minimum, which needs no certificate. Otherwise the run is inconclusive.
     """
     finding = functools.partial(Finding, theorem, problem, recorded=recorded, note=note)
-    if not theorem.inside(problem):
+    if not theorem.applies(problem):
         return finding([], None, Verdict.OUTSIDE, reason=f"needs {theorem.hypotheses}")
     evidence = evidence or Evidence(problem)
     quantities = list(theorem.claim(problem, evidence))

@@ -12,6 +12,7 @@ import numpy as np
 
 from ufm.losses import NAMED, Loss
 from ufm.problem import Decay, Problem
+from ufm.spheres import NormalizedProblem
 
 Shape = tuple[int, int, int | tuple[int, ...]]
 """Classes, dimension, samples per class."""
@@ -56,7 +57,7 @@ class Family:
         # K mu = K sqrt(n decay_W decay_H): the product of the decays from the strength, their ratio at random.
         product, ratio = log_uniform(rng, *self.strength) / (K * size), log_uniform(rng, *self.balance)
         decay_b = log_uniform(rng, *self.decay_b) if self.decay_b[1] > 0 else 0.0
-        decay = Decay(product * np.sqrt(ratio), product / np.sqrt(ratio), decay_b)
+        decay = Decay(float(product * np.sqrt(ratio)), float(product / np.sqrt(ratio)), decay_b)
         return Problem(K, d, n, self.loss(rng), decay, bias)
 
     def quick(self) -> Family:
@@ -65,7 +66,18 @@ class Family:
         return dataclasses.replace(self, loss=lambda rng: loss, shapes=self.shapes[:1], bias=self.bias[:1])
 
 
-def structure_of(problem: Problem) -> Any:
+@dataclass(frozen=True)
+class SphereFamily(Family):
+    """Draws normalised problems: a `Family` for what is inside, and ``gamma`` for the range of its scale."""
+
+    gamma: tuple[float, float] = (0.3, 6.0)
+
+    def __call__(self, rng: np.random.Generator) -> NormalizedProblem:  # type: ignore[override]
+        """One problem."""
+        return NormalizedProblem(super().__call__(rng), log_uniform(rng, *self.gamma))
+
+
+def structure_of(problem: Any) -> Any:
     """What decides which compiled program a problem needs: everything but its numbers."""
     return jax.tree.structure(problem)
 
@@ -74,16 +86,16 @@ def structure_of(problem: Problem) -> Any:
 class Instances:
     """Problems drawn for one theorem."""
 
-    inside: list[Problem]
-    boundary: list[Problem]
+    inside: list[Any]
+    boundary: list[Any]
     """Just inside."""
-    outside: list[Problem]
+    outside: list[Any]
     """Outside, those just outside first."""
 
 
 def draw(
-    family: Callable[[np.random.Generator], Problem],
-    inside: Callable[[Problem], bool],
+    family: Callable[[np.random.Generator], Any],
+    inside: Callable[[Any], bool],
     instances: int,
     rng: np.random.Generator,
 ) -> Instances:
@@ -93,8 +105,8 @@ def draw(
     a theorem needs no more than its hypotheses to be tested there.
     """
     share = max(1, instances // 10)
-    within: list[Problem] = []
-    beyond: list[Problem] = []
+    within: list[Any] = []
+    beyond: list[Any] = []
     for _ in range(100 * instances):
         if len(within) >= instances:
             break
@@ -103,8 +115,8 @@ def draw(
             within.append(problem)
         elif len(beyond) < 2 * share:
             beyond.append(problem)
-    near: list[Problem] = []
-    across: list[Problem] = []
+    near: list[Any] = []
+    across: list[Any] = []
     for far in beyond:
         same = [p for p in within if structure_of(p) == structure_of(far)]
         if same and len(near) < share:
@@ -115,7 +127,7 @@ def draw(
     return Instances(within[: max(0, instances - len(near))], near, (across + beyond)[: max(share, len(across))])
 
 
-def _straddle(within: Problem, beyond: Problem, inside: Callable[[Problem], bool]) -> tuple[Problem, Problem] | None:
+def _straddle(within: Any, beyond: Any, inside: Callable[[Any], bool]) -> tuple[Any, Any] | None:
     """Two problems `BOUNDARY` to either side of the hypotheses' boundary on the way between two others."""
     a = jax.tree.leaves(within)
     b = jax.tree.leaves(beyond)
@@ -123,10 +135,10 @@ def _straddle(within: Problem, beyond: Problem, inside: Callable[[Problem], bool
     if furthest == 0:
         return None
 
-    def between(t: float) -> Problem:
-        leaves = [x ** (1 - t) * y**t if x > 0 and y > 0 else x + t * (y - x) for x, y in zip(a, b, strict=True)]
-        problem: Problem = jax.tree.unflatten(jax.tree.structure(within), leaves)
-        return problem
+    def between(t: float) -> Any:
+        # Plain floats, as everywhere: another type of number is another compiled program.
+        leaves = [float(x ** (1 - t) * y**t if x > 0 and y > 0 else x + t * (y - x)) for x, y in zip(a, b, strict=True)]
+        return jax.tree.unflatten(jax.tree.structure(within), leaves)
 
     low, high = 0.0, 1.0
     while high - low > 1e-9:
@@ -137,8 +149,10 @@ def _straddle(within: Problem, beyond: Problem, inside: Callable[[Problem], bool
     return pair if inside(pair[0]) and not inside(pair[1]) else None
 
 
-def to_spec(problem: Problem) -> dict[str, Any]:
-    """A problem with a named loss as JSON, to the last digit."""
+def to_spec(problem: Problem | NormalizedProblem) -> dict[str, Any]:
+    """A problem with a named loss as JSON, to the last digit; ``gamma`` marks a normalised one."""
+    if isinstance(problem, NormalizedProblem):
+        return {**to_spec(problem.problem), "gamma": float(problem.gamma)}
     return {
         "loss": problem.loss.name,
         "hyper": {k: float(v) for k, v in problem.loss.hyper.items()},
@@ -151,10 +165,10 @@ def to_spec(problem: Problem) -> dict[str, Any]:
     }
 
 
-def from_spec(spec: dict[str, Any]) -> Problem:
+def from_spec(spec: dict[str, Any]) -> Problem | NormalizedProblem:
     """The problem that `to_spec` wrote."""
     counts = spec["per_class"]
-    return Problem(
+    problem = Problem(
         classes=spec["classes"],
         dim=spec["dim"],
         per_class=tuple(counts) if isinstance(counts, list) else counts,
@@ -163,3 +177,4 @@ def from_spec(spec: dict[str, Any]) -> Problem:
         bias=spec["bias"],
         features=spec["features"],
     )
+    return NormalizedProblem(problem, float(spec["gamma"])) if "gamma" in spec else problem

@@ -17,7 +17,6 @@ import numpy as np
 from ufm._base import InputError, require
 from ufm.atlas._core import Evidence, Finding, Theorem, Verdict, check
 from ufm.atlas._draw import Family, draw, from_spec, structure_of, to_spec
-from ufm.problem import Problem
 
 RETRIES = 6
 """Random starts of a second attempt, where the first solution was not certified."""
@@ -79,7 +78,7 @@ class Trial:
 
 
 def _size(finding: Finding) -> tuple[int, int, int, float]:
-    problem, worst = finding.problem, finding.worst
+    problem, worst = finding.model, finding.worst
     return problem.classes, problem.dim, problem.samples, -(worst.residual if worst else 0.0)
 
 
@@ -126,18 +125,18 @@ def run_trials(
     require(isinstance(instances, (int, np.integer)) and instances >= 1, "instances", instances, "a whole number >= 1")
     chosen = [t for t in theorems if t.draw is not None]
     # One task for all the problems that share a compiled program; two at a time use both cores.
-    tasks: dict[Any, list[tuple[int, str, Problem]]] = {}
+    tasks: dict[Any, list[tuple[int, str, Any]]] = {}
     for i, theorem in enumerate(chosen):
         family = theorem.draw.quick() if quick and isinstance(theorem.draw, Family) else theorem.draw
         rng = np.random.default_rng([seed, zlib.crc32(theorem.id.encode())])
-        found = draw(family, theorem.inside, min(instances, theorem.most or instances), rng)  # type: ignore[arg-type]
+        found = draw(family, theorem.applies, min(instances, theorem.most or instances), rng)  # type: ignore[arg-type]
         for kind in ("inside", "boundary", "outside"):
             for problem in getattr(found, kind):
                 tasks.setdefault(structure_of(problem), []).append((i, kind, problem))
     total, done = sum(map(len, tasks.values())), 0
     outcomes: dict[tuple[int, str], list[Finding]] = collections.defaultdict(list)
 
-    def work(task: list[tuple[int, str, Problem]]) -> None:
+    def work(task: list[tuple[int, str, Any]]) -> None:
         nonlocal done
         for i, kind, problem in task:
             outcomes[i, kind].append(try_once(chosen[i], problem, seed, outside=kind == "outside"))
@@ -159,7 +158,7 @@ def run_trials(
     ]
 
 
-def try_once(theorem: Theorem, problem: Problem, seed: int = 0, *, outside: bool = False) -> Finding:
+def try_once(theorem: Theorem, problem: Any, seed: int = 0, *, outside: bool = False) -> Finding:
     """One check, with more starts where the first one is not certified.
 
     ``outside`` judges the claim although the hypotheses fail; where its formula has no value there

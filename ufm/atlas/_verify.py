@@ -20,21 +20,25 @@ from ufm.atlas import (
     li2025_bias,
     mse,
     rediscovering,
+    spheres,
     thrampoulidis2022,
     zhou2022,
+    zhou2022_landscape,
     zhu2021,
 )
 from ufm.atlas._core import Case, Evidence, Finding, Report, Theorem, Verdict, check
 from ufm.atlas._trials import RETRIES, Trials, run_trials
 from ufm.losses import BCE, CE, MSE, Focal, LabelSmoothing
 from ufm.problem import Decay, Problem
+from ufm.spheres import NormalizedProblem
 
 PAPERS: dict[str, tuple[Theorem, ...]] = {
     "zhu2021": zhu2021.THEOREMS,
-    "zhou2022": zhou2022.THEOREMS,
+    "zhou2022": (*zhou2022.THEOREMS, *zhou2022_landscape.THEOREMS),
     "mse": mse.THEOREMS,
     "li2025": (*li2025.THEOREMS, *li2025_bias.THEOREMS),
-    "rediscovering": rediscovering.THEOREMS,
+    "rediscovering": (*rediscovering.THEOREMS, *spheres.REDISCOVERING),
+    "yaras2022": spheres.THEOREMS,
     "hong2024": hong2024.THEOREMS,
     "fang2021": fang2021.THEOREMS,
     "thrampoulidis2022": thrampoulidis2022.THEOREMS,
@@ -60,6 +64,7 @@ def standard_suite() -> list[Case]:
 
     squares = dataclasses.replace(ten, loss=MSE(1.0, 1.0))
     pair = Problem(2, 3, 4, CE(), Decay(0.05, 0.02, 0.1))
+    normalized = NormalizedProblem(Problem(4, 6, 3, BCE(), Decay(b=0.5)), gamma=4.0)
     return [
         Case(zhu2021.MINIMISER, ce, holds),
         Case(zhu2021.MINIMISER, dataclasses.replace(hundred, loss=CE()), holds),
@@ -94,6 +99,8 @@ def standard_suite() -> list[Case]:
         Case(li2025.CE_BIAS_LAW, dataclasses.replace(small, loss=CE()), holds),
         Case(li2025.BCE_FORGETS, ten, holds),
         Case(binary.EQUIVALENCE, pair, holds),
+        Case(spheres.NORMALISED_BCE, normalized, Verdict.REFUTED, "normalised twin of the counterexample"),
+        Case(spheres.NORMALISED_BCE_CORRECTED, normalized, holds, "mean-shifted"),
     ]
 
 
@@ -129,7 +136,7 @@ def verify_random(
 
 
 def verify(
-    problem: Problem | None = None,
+    problem: Problem | NormalizedProblem | None = None,
     *,
     paper: str | None = None,
     theorem: str | None = None,

@@ -4,33 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from scipy.special import expit, softmax
 
 from ufm.atlas._claims import strength
 from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
 from ufm.atlas._draw import SHAPES, Family
 from ufm.atlas.zhu2021 import is_balanced
-from ufm.losses import BCE, CE, custom
+from ufm.losses import BCE, CE, Logistic
 from ufm.problem import Decay, Problem
 
 
-def one_neuron(logits: Array, label: Array) -> Array:
-    """Logistic loss ``softplus(-y z)``, y = +1 for class 0 and -1 for class 1, of the first logit alone."""
-    sign = jnp.where(jnp.asarray(label) == 0, 1.0, -1.0).astype(logits.dtype)
-    return jax.nn.softplus(-sign * logits[0])
-
-
-LOGISTIC = custom(one_neuron, convex=True, infimum=0.0)
-
-
 def one_neuron_problem(problem: Problem) -> Problem:
-    """The one-neuron problem with decays (W/2, H, b/2); the second row of W is idle and decays to zero."""
+    """The one-neuron problem (`ufm.losses.Logistic`) with decays (W/2, H, b/2)."""
     decay = Decay(problem.decay.W / 2.0, problem.decay.H, problem.decay.b / 2.0)
-    return Problem(2, problem.dim, problem.per_class, LOGISTIC, decay, problem.bias, problem.features)
+    return Problem(2, problem.dim, problem.per_class, Logistic(), decay, problem.bias, problem.features)
 
 
 def _equivalence(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:

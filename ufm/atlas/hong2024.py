@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ufm.atlas._claims import near, yes
-from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
+from ufm.atlas._core import Evidence, Quantity, Theorem, free_solve, quantity
 from ufm.atlas._draw import Family, Shape
 from ufm.losses import CE
 from ufm.problem import Problem
-from ufm.solvers import solve
 from ufm.theory import certify
 
 PAPER = "Hong & Ling 2024"
@@ -113,7 +112,7 @@ TOTAL = Theorem(
 
 
 def _witness(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
-    lifted = solve(problem, solver="lifted")
+    lifted = free_solve(problem, solver="lifted")
     logits = np.asarray(problem.logits(evidence.solution.params))
     distance = np.abs(np.asarray(problem.logits(lifted.params)) - logits).max()
     return [

@@ -9,12 +9,12 @@ import numpy as np
 import optax
 
 from ufm.atlas._claims import all_zero, equivalent_decay_b, etf_geometry, strength, symmetric_logits
-from ufm.atlas._core import Evidence, Quantity, Theorem, Verdict, quantity
+from ufm.atlas._core import Evidence, Quantity, Theorem, Verdict, free_solve, quantity
 from ufm.atlas._draw import SHAPES, WIDE, Family
 from ufm.atlas.zhu2021 import is_balanced
 from ufm.losses import BCE, CE
 from ufm.problem import Problem
-from ufm.solvers import Gradient, solve
+from ufm.solvers import Gradient
 from ufm.theory import closed_forms
 
 PAPER = "Li et al. 2025"
@@ -129,7 +129,7 @@ def _bias_law(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     quantities = []
     for mean in (5.0, 0.0):
         start = problem.init(jax.random.key(evidence.seed), bias_mean=mean)
-        end = solve(problem, init=start, solver=DESCENT)
+        end = free_solve(problem, init=start, solver=DESCENT)
         kept = (1.0 - STEP * float(problem.decay.b)) ** STEPS
         predicted = float(np.mean(start.b)) * kept
         quantities.append(
@@ -153,7 +153,7 @@ CE_BIAS_LAW = Theorem(
 
 def _bce_forgets(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     predicted = closed_forms.bce(strength(problem), problem.classes, equivalent_decay_b(problem)).bias
-    ends = [solve(problem, evidence.seed, bias_mean=mean) for mean in (0.0, 5.0, 10.0)]
+    ends = [free_solve(problem, evidence.seed, bias_mean=mean) for mean in (0.0, 5.0, 10.0)]
     names = ("final bias from mean 0", "from mean 5", "from mean 10")
     return [quantity(name, predicted, float(np.mean(end.params.b))) for name, end in zip(names, ends, strict=True)]
 

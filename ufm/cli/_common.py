@@ -16,7 +16,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 PROBLEM_OPTIONS = [
     click.option(
-        "--loss", default="bce", show_default=True, help="ce, bce, focal:gamma=3, ls:alpha=0.1, mse:kappa=1,beta=15"
+        "--loss",
+        default="bce",
+        show_default=True,
+        help="ce, bce, focal:gamma=3, ls:alpha=0.1, mse:kappa=1,beta=15, logistic",
     ),
     click.option("--classes", type=int, default=10, show_default=True, help="K"),
     click.option("--dim", type=int, default=64, show_default=True, help="feature dimension d"),
@@ -64,11 +67,15 @@ def options(*groups: list[Any]) -> Callable[[F], F]:
     return decorate
 
 
-def use_jax() -> None:
-    """First line of every command that computes: float64, and compiled programs kept between runs."""
+def use_jax(*, many_programs: bool = False) -> None:
+    """First line of every command that computes: float64, and compiled programs kept between runs.
+
+    ``many_programs`` of small problems each cost more to compile than to run: most optimisations are left out.
+    """
     import jax
 
     jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_disable_most_optimizations", many_programs)
     place = os.environ.get("UFM_COMPILE_CACHE", str(Path.home() / ".cache" / "ufm"))
     if place != "off":
         jax.config.update("jax_compilation_cache_dir", place)
@@ -114,7 +121,9 @@ def _whole_numbers(field: str, text: str) -> tuple[int, ...]:
 
 
 def problem_json(problem: Any) -> dict[str, Any]:
-    """A problem as JSON: the options that state it again."""
+    """A problem as JSON: the options that state it again; ``gamma`` if it is normalised."""
+    if hasattr(problem, "gamma"):
+        return {**problem_json(problem.problem), "gamma": float(problem.gamma)}
     return {
         "loss": str(problem.loss),
         "classes": problem.classes,

@@ -22,13 +22,17 @@ from ufm.cli._common import (
     use_jax,
 )
 
+QUICK = 12
+"""Random problems for each theorem where a user names no number."""
 VERIFY_OPTIONS = [
     click.option("--paper", help="only the theorems of one paper, by its name in `ufm atlas`"),
     click.option("--theorem", help="only one theorem, by its id in `ufm atlas`"),
     click.option("--seed", type=int, default=0, show_default=True, help="of the random starts"),
     click.option("--starts", type=int, default=1, show_default=True, help="random starts per problem"),
     click.option("--instances", type=int, metavar="N", help="try each theorem on N random problems instead"),
-    click.option("--quick", is_flag=True, help="fewer problems and sizes: --instances 12, one size for each theorem"),
+    click.option(
+        "--quick", is_flag=True, help=f"fewer problems and sizes: --instances {QUICK}, one size for each theorem"
+    ),
     click.option("--rerun", type=click.Path(), metavar="FILE", help="check a saved counterexample again"),
     click.option(
         "--report",
@@ -60,8 +64,8 @@ def command(
 
     Exit status 1 if a verdict differs from the one on record.
     """
-    use_jax()
-    from ufm.atlas import THEOREMS, Report, verify
+    use_jax(many_programs=instances is not None or quick)
+    from ufm.atlas import THEOREMS, Report, standard_suite, verify
     from ufm.atlas import rerun as check_again
 
     stated = any(context.get_parameter_source(name) == ParameterSource.COMMANDLINE for name in given)
@@ -69,11 +73,21 @@ def command(
         if stated or starts != 1 or rerun:
             raise click.UsageError("--instances and --quick draw their own problems: no problem, --starts or --rerun")
         return verify_random_command(
-            12 if instances is None else instances, quick, paper, theorem, seed, report, as_json
+            QUICK if instances is None else instances, quick, paper, theorem, seed, report, as_json
         )
     if rerun is not None:
+        if stated or paper or theorem or report or starts != 1:
+            raise click.UsageError("--rerun FILE holds its own problem and theorem: give it alone, or with --json")
         return answer(Report([check_again(rerun, THEOREMS)]), as_json)
     problem = problem_from(given) if stated else None
+    if problem is None:
+        covered = {case.theorem.id for case in standard_suite()}
+        chosen = {t for t in THEOREMS if paper in (None, t.split("/")[0]) and theorem in (None, t)}
+        if chosen and not chosen & covered:
+            return verify_random_command(QUICK, False, paper, theorem, seed, report, as_json)
+        if (paper or theorem) and chosen - covered:
+            missing = ", ".join(sorted(chosen - covered))
+            click.echo(f"not in the standard suite, see --instances: {missing}", err=True)
     with progress_bar("verify", None, "check") as bar:
 
         def progress(done: int, total: int) -> None:
@@ -221,6 +235,8 @@ def report_json(report: Any) -> dict[str, Any]:
 
 
 def _problem_text(problem: Any) -> str:
+    if hasattr(problem, "gamma"):
+        return f"normalised gamma={float(problem.gamma):g} {_problem_text(problem.problem)}"
     d = problem.decay
     bias = {"per_class": "", "unified": ", unified b", "none": ", no b"}[problem.bias]
     return (

@@ -46,15 +46,16 @@ def phase(
             member = np.asarray(lattice) == i
             if member.any() and not member.all():
                 axes.contour(x, y, member.astype(float), levels=[0.5], colors="black", linewidths=0.8)
-        for regime in regimes:
-            own = [p for p in points if p.measured == regime and p.certified and not p.wrong]
+
+        def dots(own: list[Any], marker: str, colour: str, label: str) -> None:
             if own:
-                axes.plot([p.x for p in own], [p.y for p in own], "o", color=colours[regime], label=regime)
-        unsure, wrong = [p for p in points if not p.certified], [p for p in points if p.wrong]
-        if unsure:
-            axes.plot([p.x for p in unsure], [p.y for p in unsure], "x", color="black", label="not certified")
-        if wrong:
-            axes.plot([p.x for p in wrong], [p.y for p in wrong], "s", color=RED, label="wrong side")
+                x, y = [p.x for p in own], [p.y for p in own]
+                axes.plot(x, y, marker, color=colour, label=label, clip_on=False)
+
+        for r in regimes:
+            dots([p for p in points if p.measured == r and p.certified and not p.wrong], "o", colours[r], r)
+        dots([p for p in points if not p.certified], "x", "black", "not certified")
+        dots([p for p in points if p.wrong], "s", RED, "wrong side")
         axes.set(xscale="log", yscale="log", xlabel=labels[0], ylabel=labels[1], title=title)
         axes.grid(visible=False)
         figure.legend(loc="outside lower center", ncols=5)

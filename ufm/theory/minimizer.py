@@ -67,6 +67,8 @@ def symmetric_minimizer(problem: Problem) -> tuple[Reduction, bool, float]:
         raise NoClosedForm(f"per_class = {problem.per_class}: no closed form for imbalanced counts")
     if problem.classifier is not None:
         raise NoClosedForm("classifier = fixed: no closed form for a given classifier")
+    if not problem.loss.symmetric:
+        raise NoClosedForm(f"loss = {problem.loss}: no closed form for a loss that tells classes apart")
     free = _reduction(problem, centred=False)
     best, exact = free, True
     rank = (problem.classes - 1) * (free.gap > 0) + (free.shift != 0)
@@ -89,7 +91,8 @@ def minimizer(problem: Problem, key: Array | None = None) -> Minimizer:
         key: rotates the features at random.
 
     Raises:
-        NoClosedForm: for imbalanced counts, a fixed classifier, or a dimension below K - 1.
+        NoClosedForm: for imbalanced counts, a fixed classifier, a loss that tells classes apart, or a dimension
+            below K - 1.
 
     >>> import ufm
     >>> problem = ufm.Problem(10, 15, 10, loss=ufm.losses.CE(), decay=ufm.Decay(0.01, 0.01, 0.01))

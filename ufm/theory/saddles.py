@@ -150,6 +150,8 @@ def _require_free(problem: Problem) -> None:
         raise NoClosedForm(f"per_class = {problem.per_class}: the ladder needs balanced counts")
     if problem.classifier is not None:
         raise NoClosedForm("classifier = fixed: the ladder needs a free classifier")
+    if not problem.loss.symmetric:
+        raise NoClosedForm(f"loss = {problem.loss}: the ladder needs a loss that treats classes alike")
 
 
 _reduce = in_float64(reduce_scalar, static=("centred", "size"))

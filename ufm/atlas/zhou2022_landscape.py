@@ -1,0 +1,131 @@
+"""Zhou et al. 2022 (all losses): which critical points are strict saddles, and where focal loss has other ones."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ufm.atlas._claims import minimum, strength, value, yes
+from ufm.atlas._core import Evidence, Quantity, Theorem, Verdict, quantity
+from ufm.atlas._draw import SHAPES, Family
+from ufm.atlas.zhou2022 import PAPER, SMOOTHED, best_focal, is_smoothing, random_focal, smoothed_strength
+from ufm.atlas.zhu2021 import coarse_point, escape, is_balanced, saddles
+from ufm.landscape import convex_probability
+from ufm.landscape.critical import Escape, find_critical_points, structured_starts
+from ufm.losses import Focal
+from ufm.problem import Params, Problem
+from ufm.theory import closed_forms, minimizer
+
+SEARCH = threading.Lock()
+"""XLA's thread pool on CPU deadlocks when two threads run batched eigendecompositions at once (jax 0.10)."""
+STARTS = 12
+"""Of the search for critical points: it finds two to eight of them, the origin among them or not."""
+
+LS_SADDLES = Theorem(
+    id="zhou2022/ls-strict-saddle",
+    source=f"{PAPER}, benign landscape of label smoothing",
+    statement="Critical points of label smoothing that are not global are strict saddles.",
+    formula="curvature -2 (||grad_Z|| - sqrt(decay_W decay_H)) ||a||^2 < 0 at the origin and the coarse-label points",
+    hypotheses="label smoothing, balanced, d >= K-1, alpha + K mu < 1",
+    inside=lambda p: is_smoothing(p) and smoothed_strength(p) < 1,
+    claim=lambda p, e: saddles(p, float(p.loss.hyper["alpha"])),
+    minimum=False,
+    draw=SMOOTHED,
+)
+
+
+def focal_origin_slope(problem: Problem) -> float:
+    """``||grad_Z|| / sqrt(decay_W decay_H)`` of focal loss at the origin: pi = 1/K in its stationarity equation."""
+    K, gamma = problem.classes, float(problem.loss.hyper["gamma"])
+    slope = closed_forms.focal_stationarity(0.0, 0.0, K, gamma)
+    return float(slope / ((K - 1) * strength(problem)))
+
+
+FOCAL_SADDLE = Theorem(
+    id="zhou2022/focal-strict-saddle",
+    source=f"{PAPER}, locally benign landscape of focal loss, at the origin",
+    statement="The origin is a strict saddle of focal loss where its logit gradient exceeds the decays.",
+    formula="(1-1/K)^gamma [(1-1/K) + (gamma/K) log K] > (K-1) mu, curvature as in Zhu et al. 2021",
+    hypotheses="focal, balanced, d >= K-1, that inequality",
+    inside=lambda p: isinstance(p.loss, Focal) and is_balanced(p) and focal_origin_slope(p) > 1,
+    claim=lambda p, e: escape(p, coarse_point(p, 1), "origin"),
+    minimum=False,
+    draw=Family(random_focal, SHAPES),
+)
+
+
+# Critical points anywhere -------------------------------------------------------------------------
+
+
+def _found_points(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+    """Critical points from random and structured starts; the minimum from the scalar equation."""
+    with SEARCH:
+        found = find_critical_points(problem, structured_starts(problem, STARTS, evidence.seed))
+    least = minimum(problem, best_focal(problem))
+    others = [c for c in found if c.value > least + 1e-9]
+    safe = convex_probability(float(problem.loss.hyper["gamma"]))
+    steep = [c.escape for c in others if c.escape.promised < 0]
+    trapped = [c for c in others if c.escape.promised >= 0 and _least_probability(problem, c.params) >= safe]
+    return [
+        quantity("curvature of the escape directions less its formula", 0.0, _worst(steep), 1e-9),
+        quantity("strict saddles among them", len(steep), sum(e.measured < 0 for e in steep)),
+        quantity("points where focal loss is convex that do not escape", 0, len(trapped)),
+        quantity("depth below the predicted minimum", 0.0, max(0.0, least - min(c.value for c in found)), 1e-9),
+    ]
+
+
+def _worst(directions: list[Escape]) -> float:
+    return max((abs(e.measured - e.promised) for e in directions), default=0.0)
+
+
+def _least_probability(problem: Problem, params: Params) -> float:
+    """Least softmax probability of a true class."""
+    Z = np.asarray(problem.logits(params))
+    true = Z[problem.labels, np.arange(problem.columns)]
+    return float(np.exp(true - np.logaddexp.reduce(Z, axis=0)).min())
+
+
+FOCAL_LANDSCAPE = Theorem(
+    id="zhou2022/focal-landscape",
+    source=f"{PAPER}, locally benign landscape of focal loss",
+    statement="Where focal loss is convex, every critical point that is not global is a strict saddle.",
+    formula="p_k >= p* (F'' = 0 there): f = f* or curvature -2 (||grad_Z|| - sqrt(decay_W decay_H)) ||a||^2 < 0",
+    hypotheses="focal, balanced, d > K",
+    inside=lambda p: isinstance(p.loss, Focal) and is_balanced(p, 1),
+    claim=_found_points,
+    minimum=False,
+    draw=Family(random_focal, ((3, 4, 1), (4, 5, 1)), strength=(0.02, 1.2)),
+)
+
+
+def _origin(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+    """Objective at the origin and at the best ETF, a point that anyone can evaluate: no solve is needed to refute."""
+    point = minimizer(problem).params
+    best, at_zero = (
+        float(value(problem, jax.tree.map(lambda x, s=size: s * jnp.asarray(x), point))) for size in (1, 0)
+    )
+    escapes = focal_origin_slope(problem) > 1
+    return [
+        yes("the origin is global or a strict saddle", True, escapes or at_zero <= best + 1e-12),
+        quantity("objective at the best ETF", minimum(problem, best_focal(problem)), best, 1e-11),
+    ]
+
+
+FOCAL_GLOBAL = Theorem(
+    id="zhou2022/focal-landscape-global",
+    source=f"{PAPER}, landscape of focal loss without its restriction to where the loss is convex",
+    statement="Every critical point of focal loss that is not global is a strict saddle, the origin for one.",
+    formula="f(0) = f* or (1-1/K)^gamma [(1-1/K) + (gamma/K) log K] > (K-1) mu",
+    hypotheses="focal, balanced, d > K",
+    inside=lambda p: isinstance(p.loss, Focal) and is_balanced(p, 1),
+    claim=_origin,
+    minimum=False,
+    recorded=Verdict.REFUTED,
+    draw=Family(random_focal, ((40, 41, 1),), strength=(1.0, 1.3)),
+)
+
+THEOREMS = (LS_SADDLES, FOCAL_SADDLE, FOCAL_LANDSCAPE, FOCAL_GLOBAL)
