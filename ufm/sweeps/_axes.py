@@ -111,8 +111,12 @@ def plan(
     solver: Any,
     start: Mapping[str, Any],
     dtype: Any,
+    options: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """Lay out the lanes: a grid over a mapping of axes, or one lane for each of a sequence of mappings."""
+    """Lay out the lanes: a grid over a mapping of axes, or one lane for each of a sequence of mappings.
+
+    ``solver``, ``start``, ``dtype`` and ``options`` hold where they are no axes; see `ufm.sweep`.
+    """
     require(isinstance(problem, Problem), "problem", type(problem).__name__, "a ufm.Problem")
     grid = isinstance(axes, Mapping)
     values, pointers, shape = _grid(axes) if isinstance(axes, Mapping) else _listed(axes)
@@ -136,7 +140,7 @@ def plan(
                 columns[part] = column[pointers[name][index]]
         order = _hardest_first(template, columns)
         lanes = {name: column[order] for name, column in columns.items()}
-        groups.append(Group(template, _solver(chosen.get("solver", solver), dtype), lanes, index[order]))
+        groups.append(Group(template, _solver(chosen.get("solver", solver), dtype, options or {}), lanes, index[order]))
     coords = {name: _coordinates(name, listed) for name, listed in values.items()}
     if not grid:
         coords = {name: coord[pointers[name]] for name, coord in coords.items()}
@@ -204,8 +208,17 @@ def _check_start(name: str, values: list) -> np.ndarray:
     return np.asarray(values, np.int64) if whole else np.asarray(values, float)
 
 
-def _solver(given: Any, dtype: Any) -> Any:
-    solver = resolve(parse(given) if isinstance(given, str) else given, dtype)
+def _solver(given: Any, dtype: Any, options: Mapping[str, Any]) -> Any:
+    """A solver, checked; one given by name takes ``options``: tol, max_steps and record_every."""
+    if given is None or isinstance(given, str):
+        every = options.get("record_every") or 0
+        given = parse(given or "newton", tol=options.get("tol"), max_steps=options.get("max_steps"))
+        if every:
+            allowed = "absent: only gradient methods record trajectories"
+            require(isinstance(given, Gradient), "record_every", every, allowed)
+            require(isinstance(every, int) and every >= 1, "record_every", every, "a whole number >= 1")
+            given = dataclasses.replace(given, record_every=every)
+    solver = resolve(given, dtype)
     require(not isinstance(solver, Lifted), "solver", "lifted", "a solver of the factored problem: newton, lbfgs, sgd")
     return solver
 

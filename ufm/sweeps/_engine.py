@@ -202,14 +202,14 @@ class Engine:
         return self.size * min(fits, most, -(-len(group.index) // self.size))
 
     def solve(self, group: Group, task: Task, chunk: slice, size: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Solve one chunk, padded to ``size`` lanes.
+        """Solve one chunk, padded to ``size`` lanes and to a multiple of the devices.
 
         Returns:
             The results (lanes, ...) by name, and the evaluations (useful, made).
         """
         count = len(group.index[chunk])
         # Lanes come hardest first: dealing them in turn gives every device an equal share of the hard ones.
-        deal = np.arange(size).reshape(-1, self.size).T
+        deal = np.arange(-(-size // self.size) * self.size).reshape(-1, self.size).T
         place = np.minimum(deal, count - 1).ravel()
         lanes = {name: x[chunk][place] for name, x in group.lanes.items()}
         counts = np.sum(deal < count, axis=1)
