@@ -58,8 +58,8 @@ def scores_and_bias(sweep: Sweep, x: str | None = None) -> Figure:
             lines = predicted(panel, x)
             for key, (colour, text) in SERIES.items():
                 points = np.moveaxis(panel[key], panel.dims.index(x), 0).reshape(len(values), -1)
-                for column in points.T:
-                    axes.plot(values, column, "o", color=colour, alpha=0.6, label=text if column is points.T[0] else None)
+                first, *_ = axes.plot(values, points, "o", color=colour, alpha=0.6)
+                first.set_label(text)
                 if lines is not None:
                     axes.plot(lines["x"], lines[key], "-", color=colour, zorder=3)
             if np.all(values > 0) and values.max() >= 50 * values.min():

@@ -36,7 +36,7 @@ class Group:
     Attributes:
         problem: template; ``lanes`` replaces some of its leaves.
         solver: of all lanes.
-        lanes: arrays (lanes, ...) by name: the leaves that vary, and the whole of `START`.
+        lanes: arrays (lanes, ...) by name: the scalar leaves, any other that varies, and the whole of `START`.
         index: place of each lane among all lanes of the sweep, hardest first.
     """
 
@@ -134,11 +134,13 @@ def plan(
         if not index.size:
             continue
         template = with_static(problem, chosen)
-        columns = {name: np.full(len(index), start.get(name, value)) for name, value in START.items()}
+        # Scalar leaves that do not vary are lanes too: one program serves any choice of axes.
+        constant = {**START, **start, **{k: float(v) for k, v in leaf_names(template).items() if np.ndim(v) == 0}}
+        columns = {name: np.full(len(index), value) for name, value in constant.items()}
         for name in dynamic:
             for part, column in _columns(template, name, values[name]).items():
                 columns[part] = column[pointers[name][index]]
-        order = _hardest_first(template, columns)
+        order = _hardest_first(columns)
         lanes = {name: column[order] for name, column in columns.items()}
         groups.append(Group(template, _solver(chosen.get("solver", solver), dtype, options or {}), lanes, index[order]))
     coords = {name: _coordinates(name, listed) for name, listed in values.items()}
@@ -223,11 +225,9 @@ def _solver(given: Any, dtype: Any, options: Mapping[str, Any]) -> Any:
     return solver
 
 
-def _hardest_first(template: Problem, columns: dict[str, np.ndarray]) -> np.ndarray:
+def _hardest_first(columns: dict[str, np.ndarray]) -> np.ndarray:
     """Order of the lanes by expected difficulty: the weaker the decays, the longer the solve."""
-    size = len(columns["seed"])
-    W, H, b = (np.broadcast_to(columns.get(f"decay.{k}", getattr(template.decay, k)), (size,)) for k in "WHb")
-    return np.lexsort((b, W * H))
+    return np.lexsort((columns["decay.b"], columns["decay.W"] * columns["decay.H"]))
 
 
 def _coordinates(name: str, values: list) -> np.ndarray:

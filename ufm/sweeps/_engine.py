@@ -184,8 +184,11 @@ class Engine:
         self.name = name or ("scan" if self.platform == "cpu" else "batch")
         self.size = self.mesh.devices.size
 
-    def chunk_lanes(self, group: Group, task: Task, memory: float) -> int:
-        """How many lanes of ``group`` to take at once with ``memory`` bytes for them, a multiple of the devices."""
+    def capacity(self, group: Group, task: Task, memory: float) -> int:
+        """How many lanes of ``group`` go through at once with ``memory`` bytes for them, a multiple of the devices.
+
+        The compiled program is for so many, used or not, so that sweeps of any size share it.
+        """
         lane = {name: x[0] for name, x in group.lanes.items()}
         kept = sum(x.nbytes for x in lane.values()) + _bytes(jax.eval_shape(task.solve, group.problem, lane))
         pool = {name: x[:1] for name, x in group.lanes.items()}
@@ -194,22 +197,24 @@ class Engine:
         if self.name == "scan":
             fixed, each, most = self.size * WORKING * state, 3 * kept, SCAN_LANES
         else:
-            most = POOL * WIDTH[self.platform]
+            needed = 1 << (-(-len(group.index) // self.size) - 1).bit_length()
+            most = min(POOL * WIDTH[self.platform], needed)
             fixed, each = 0, 3 * kept + 2 * state + WORKING * state // POOL
         fits = int(max(memory - fixed, 0) // (each * self.size))
         least = (fixed + each * self.size) / 1e9
         require(fits >= 1, "memory", f"{memory / 1e9:.3g} GB for lanes", f"at least {least:.3g} GB for one lane a device")
-        return self.size * min(fits, most, -(-len(group.index) // self.size))
+        return self.size * min(fits, most)
 
-    def solve(self, group: Group, task: Task, chunk: slice, size: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Solve one chunk, padded to ``size`` lanes and to a multiple of the devices.
+    def solve(self, group: Group, task: Task, chunk: slice, capacity: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Solve one chunk, padded to ``capacity``.
 
         Returns:
             The results (lanes, ...) by name, and the evaluations (useful, made).
         """
         count = len(group.index[chunk])
         # Lanes come hardest first: dealing them in turn gives every device an equal share of the hard ones.
-        deal = np.arange(-(-size // self.size) * self.size).reshape(-1, self.size).T
+        each = max(capacity // self.size, -(-count // self.size))
+        deal = np.arange(each * self.size).reshape(-1, self.size).T
         place = np.minimum(deal, count - 1).ravel()
         lanes = {name: x[chunk][place] for name, x in group.lanes.items()}
         counts = np.sum(deal < count, axis=1)

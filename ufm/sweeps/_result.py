@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,8 +111,8 @@ class Sweep:
     def save_table(self, path: str | Path) -> None:
         """All lanes as comma-separated values, one line each, trajectories left out."""
         columns = self.table()
-        lines = [",".join(columns), *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True))]
-        Path(path).write_text("\n".join(lines) + "\n")
+        with Path(path).open("w", newline="", encoding="utf-8") as handle:
+            csv.writer(handle).writerows([list(columns), *zip(*columns.values(), strict=True)])
 
     def table(self) -> dict[str, list]:
         """Axes and quantities of every lane, flat, by name."""

@@ -98,9 +98,7 @@ def sweep(
         work = Engine(engine)
         budget = _budget(memory, work.platform)
         tasks = [Task(g.solver, np.dtype(dtype), None if keep is None else tuple(keep)) for g in layout.groups]
-        sizes = [work.chunk_lanes(g, t, budget) for g, t in zip(layout.groups, tasks, strict=True)]
-        if chunk is not None:
-            sizes = [min(size, -(-chunk // work.size) * work.size) for size in sizes]
+        room = [work.capacity(g, t, budget) for g, t in zip(layout.groups, tasks, strict=True)]
         manifest = {
             "title": title,
             "fingerprint": layout.fingerprint,
@@ -111,7 +109,7 @@ def sweep(
             "dims": list(layout.dims),
             "shape": list(layout.shape),
             "lanes": layout.lanes,
-            "chunk_lanes": sizes,
+            "chunk_lanes": [min(size, chunk or size) for size in room],
             "dtype": np.dtype(dtype).name,
             "engine": work.name,
             "device": work.mesh.devices.flat[0].device_kind,
@@ -120,9 +118,9 @@ def sweep(
             **_versions(),
         }
         if store is None:
-            return _collect(_solve_all(layout, tasks, sizes, work, None, progress), layout, problem, manifest)
+            return _collect(_solve_all(layout, tasks, room, manifest, work, None, progress), layout, problem, manifest)
         with _opened(store, manifest, layout, resume) as manifest:
-            chunks = _solve_all(layout, tasks, manifest["chunk_lanes"], work, store, progress)
+            chunks = _solve_all(layout, tasks, room, manifest, work, store, progress)
             return _collect(chunks, layout, problem, manifest)
 
 
@@ -147,23 +145,30 @@ def load(directory: str | os.PathLike[str]) -> Sweep:
 
 
 def _solve_all(
-    layout: Plan, tasks: list[Task], sizes: list[int], work: Engine, store: Store | None, progress: Any
+    layout: Plan,
+    tasks: list[Task],
+    room: list[int],
+    manifest: Mapping[str, Any],
+    work: Engine,
+    store: Store | None,
+    progress: Any,
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
     """Lanes and results of every chunk, from the store where it has them."""
     chunks = [
-        (group, task, slice(i, min(i + size, len(group.index))), size)
-        for group, task, size in zip(layout.groups, tasks, sizes, strict=True)
+        (group, task, slice(i, min(i + size, len(group.index))), capacity)
+        for group, task, capacity, size in zip(layout.groups, tasks, room, manifest["chunk_lanes"], strict=True)
         for i in range(0, len(group.index), size)
     ]
     done = failed = 0
     processes, mine = jax.process_count(), jax.process_index()
-    for number, (group, task, piece, size) in enumerate(chunks):
+    for number, (group, task, piece, capacity) in enumerate(chunks):
         lanes = group.index[piece]
         found = None if store is None else store.chunk(number, layout.fingerprint, lanes)
         if found is None:
             if number % processes != mine:
                 continue  # another process computes it; it is read back at the end
-            found = _solve_chunk(work, group, task, piece, size)
+            found, cost = work.solve(group, task, piece, capacity)
+            found["cost"] = cost
             if store is not None:
                 tagged = {**found, "lanes": lanes, "fingerprint": np.array(layout.fingerprint)}
                 store.write_arrays(chunk_name(number), tagged)
@@ -180,11 +185,6 @@ def _solve_all(
             if found is None:
                 raise InputError(f"out = '{store.directory}': must be one directory that all processes see (chunk {number} is missing)")
             yield group.index[piece], found
-
-
-def _solve_chunk(work: Engine, group: Group, task: Task, piece: slice, size: int) -> dict[str, np.ndarray]:
-    found, cost = work.solve(group, task, piece, size)
-    return {**found, "cost": cost}
 
 
 def _collect(chunks: Iterator[Any], layout: Plan, problem: Problem | None, manifest: dict[str, Any]) -> Sweep:
