@@ -3,12 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import ufm
 from ufm.plotting.sweep import heat_map, pictures
-from ufm.solvers import Gradient
 from ufm.sweeps import _engine, load
 from ufm.sweeps._predict import predicted
 
@@ -49,8 +47,9 @@ def test_each_lane_is_the_solve_with_its_values(grid):
         assert abs(grid["positive"][at] - float(jnp.mean(jnp.diag(z)))) < 1e-9
 
 
-def test_engines_agree(grid, monkeypatch):
-    """Narrow batches that are refilled and then shrink; every lane must come back to its place."""
+@pytest.mark.slow
+def test_engines_agree_with_newton(grid, monkeypatch):
+    """Its conjugate gradients are a loop in the loop."""
     monkeypatch.setitem(_engine.WIDTH, "cpu", 4)
     monkeypatch.setattr(_engine, "NARROWER", 2)
     batch = ufm.sweep(SMALL, AXES, bias_mean=0.5, engine="batch")
@@ -97,9 +96,9 @@ def test_a_failed_lane_is_alone():
 def test_mean_bias_obeys_its_law_and_trajectories_are_kept():
     """b(t) = b(0) (1 - lr decay_b)^t under gradient descent for a shift-invariant loss, whatever the features do."""
     problem = ufm.Problem(3, 4, 5, decay=ufm.Decay(0.02, 0.01, 0.1), features="per_class")
-    axes = {"bias_mean": [0.0, 4.0], "decay.b": [0.0, 0.1], "loss": ["focal:gamma=0", "focal:gamma=2"]}
-    solver = Gradient(optax.sgd(0.5), tol=0.0, max_steps=40, record_every=10)
-    found = ufm.sweep(problem, axes, solver, keep=["bias"])
+    axes = {"bias_mean": [0.0, 4.0], "decay.b": [0.0, 0.1], "loss": ["ls:alpha=0", "ls:alpha=0.2"]}
+    options = {"tol": 0.0, "max_steps": 40, "record_every": 10}
+    found = ufm.sweep(problem, axes, "sgd:lr=0.5,momentum=0", options=options, keep=["bias"])
     for j, decay in enumerate((0.0, 0.1)):
         law = found["bias_start"][:, j, :, None] * (1 - 0.5 * decay) ** np.arange(0, 41, 10)
         np.testing.assert_allclose(found["trajectory.bias"][:, j], law, atol=1e-13)
@@ -107,11 +106,12 @@ def test_mean_bias_obeys_its_law_and_trajectories_are_kept():
     assert "trajectory.positive" not in found.data
     assert found.statuses == {"max steps": 8}
     # The groups do not mix: the law is blind to the loss, the value is not.
-    at = found.problem_at(loss="focal:gamma=2.0", **{"decay.b": 0.1})
-    alone = ufm.solvers.run(solver, at, at.init(jax.random.key(0), 1.0, 4.0))
-    assert abs(found["value"][1, 1, 1] - float(alone.value)) < 1e-12
+    at = found.problem_at(loss="ls:alpha=0.2", **{"decay.b": 0.1})
+    alone = ufm.sweep(at, {"bias_mean": [4.0]}, "sgd:lr=0.5,momentum=0", options=options, keep=["bias"])
+    assert alone["value"][0] == found["value"][1, 1, 1] != found["value"][1, 1, 0]
 
 
+@pytest.mark.slow
 def test_float32_lanes_carry_float64_certificates():
     with jax.enable_x64(False):
         found = ufm.sweep(SMALL, {"seed": [0, 1]})

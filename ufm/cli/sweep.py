@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,17 +37,19 @@ def command(spec: str, out: str, as_json: bool, devices: int | None, distributed
     use_jax()
     _use_cores(devices)
     memory = None if given["memory"] is None else _bytes(given.pop("memory"))
-    if distributed:
-        _join()
     import jax
 
     from ufm import sweeps
+
+    if distributed:
+        _join()
 
     arguments = sweeps.read_spec(spec)
     problem, axes = arguments.pop("problem"), arguments.pop("axes")
     passed = {"resume": given["resume"], "chunk": given["chunk"], "engine": given["engine"]}
     first = jax.process_index() == 0
-    with _interruptible(out) as stopping, progress_bar("sweep", None, "lane") as bar:
+    quiet = _stdout_to_stderr() if distributed else contextlib.nullcontext()
+    with quiet, _interruptible(out) as stopping, progress_bar("sweep", None, "lane") as bar:
 
         def progress(done: int, failed: int, total: int) -> None:
             bar.total = total
@@ -157,6 +161,20 @@ def _interruptible(out: str) -> Iterator[Any]:
         raise
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """What libraries print on standard output (gloo greets there) goes to standard error."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _bytes(text: str) -> float:

@@ -8,6 +8,7 @@ and starts are arrays of one program; each combination of static choices is a gr
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import re
@@ -211,18 +212,26 @@ def _check_start(name: str, values: list) -> np.ndarray:
 
 
 def _solver(given: Any, dtype: Any, options: Mapping[str, Any]) -> Any:
-    """A solver, checked; one given by name takes ``options``: tol, max_steps and record_every."""
+    """A solver, checked; one given by name takes ``options``."""
     if given is None or isinstance(given, str):
-        every = options.get("record_every") or 0
-        given = parse(given or "newton", tol=options.get("tol"), max_steps=options.get("max_steps"))
-        if every:
-            allowed = "absent: only gradient methods record trajectories"
-            require(isinstance(given, Gradient), "record_every", every, allowed)
-            require(isinstance(every, int) and every >= 1, "record_every", every, "a whole number >= 1")
-            given = dataclasses.replace(given, record_every=every)
+        given = _named_solver(given or "newton", **options)
     solver = resolve(given, dtype)
     require(not isinstance(solver, Lifted), "solver", "lifted", "a solver of the factored problem: newton, lbfgs, sgd")
     return solver
+
+
+@functools.cache
+def _named_solver(
+    name: str, tol: float | None = None, max_steps: int | None = None, record_every: int | None = None
+) -> Any:
+    """One object per name: optax's optimisers compare by identity, and another one would be compiled again."""
+    solver = parse(name, tol=tol, max_steps=max_steps)
+    if record_every is None:
+        return solver
+    allowed = "absent: only gradient methods record trajectories"
+    require(isinstance(solver, Gradient), "record_every", record_every, allowed)
+    require(isinstance(record_every, int) and record_every >= 1, "record_every", record_every, "a whole number >= 1")
+    return dataclasses.replace(solver, record_every=record_every)
 
 
 def _hardest_first(columns: dict[str, np.ndarray]) -> np.ndarray:

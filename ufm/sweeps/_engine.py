@@ -64,6 +64,7 @@ class Task:
             if wanted is None or not name.startswith("trajectory.") or name.partition(".")[2] in wanted
         }
 
+    @functools.partial(jax.jit, static_argnums=0)
     def solve(self, template: Problem, lane: Lanes) -> Lanes:
         """One lane from start to end."""
         problem = with_leaves(template, lane)

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 import ufm
-from ufm._base import InputError, require
+from ufm._base import InputError, nearest, require
 from ufm.problem import Problem
 from ufm.solvers import Status
 from ufm.solvers._solve import _float_dtype
@@ -26,6 +26,7 @@ from ufm.sweeps._result import Sweep
 from ufm.sweeps._spec import problem_table, read_problem
 from ufm.sweeps._store import Store, chunk_name
 
+OPTIONS = ("tol", "max_steps", "record_every")
 RESERVED = 0.6e9
 """Bytes of a byte budget that Python, JAX and its compiler take on the host."""
 
@@ -89,6 +90,8 @@ def sweep(
     ((3, 2), True, [1, 1, 0])
     """
     dtype = _float_dtype(dtype)
+    for key in options or {}:
+        require(key in OPTIONS, "key of options", key, nearest(key, OPTIONS))
     start = {"seed": seed, "scale": scale, "bias_mean": bias_mean}
     layout = plan(problem, axes, solver, start, dtype, options)
     require(chunk is None or chunk >= 1, "chunk", chunk, "a whole number >= 1")
