@@ -134,12 +134,16 @@ def _join() -> None:
 
     from ufm import InputError
 
-    numbers = {key: os.environ.get(f"JAX_{key.upper()}") for key in ("num_processes", "process_id")}
+    count, index = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
     try:
-        jax.distributed.initialize(**{k: None if v is None else int(v) for k, v in numbers.items()})
+        jax.distributed.initialize(
+            num_processes=None if count is None else int(count), process_id=None if index is None else int(index)
+        )
     except (ValueError, RuntimeError) as error:
-        allowed = "started by Slurm, Open MPI or a TPU pod, or with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID"
-        raise InputError(f"--distributed: must be {allowed} ({error})") from None
+        named = "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
+        raise InputError(
+            f"--distributed: must be under Slurm, Open MPI or a TPU pod, or with {named} ({error})"
+        ) from None
 
 
 @contextlib.contextmanager

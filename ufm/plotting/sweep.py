@@ -32,7 +32,7 @@ SYMBOLS = {
 def pictures(sweep: Sweep) -> dict[str, Figure]:
     """Every figure that there is something to draw in, by name."""
     numeric = _numeric(sweep)
-    found = {}
+    found: dict[str, Figure] = {}
     if sweep.dims == ("lane",) or not numeric:
         return found
     if len(numeric) == 1 or "bias_mean" in numeric:
@@ -142,7 +142,10 @@ def _panels(sweep: Sweep, kept: list[str]) -> tuple[list[tuple[str, Sweep]], boo
     panels = []
     for combination in itertools.islice(itertools.product(*(sweep.coords[d] for d in others)), PANELS):
         choice = dict(zip(others, combination, strict=True))
-        words = [str(v) if isinstance(v, str) else f"{SYMBOLS.get(k, k).partition(',')[0]} = {v:g}" for k, v in choice.items()]
+        words = [
+            str(v) if isinstance(v, str) else f"{SYMBOLS.get(k, k).partition(',')[0]} = {v:g}"
+            for k, v in choice.items()
+        ]
         panels.append((", ".join(words), sweep.select(**choice)))
     total = int(np.prod([len(sweep.coords[d]) for d in others]))
     return panels, total > len(panels)

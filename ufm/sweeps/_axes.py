@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from ufm import losses
-from ufm._base import InputError, is_traced, nearest, require
+from ufm._base import InputError, nearest, require
 from ufm.problem import Problem
 from ufm.solvers import Gradient, Lifted, parse
 from ufm.solvers._solve import resolve
@@ -28,6 +28,7 @@ from ufm.solvers._solve import resolve
 STATIC = ("loss", "classes", "dim", "per_class", "bias", "features", "solver")
 START = {"seed": 0, "scale": 1.0, "bias_mean": 0.0}
 """The random start and its defaults."""
+ALLOWED = {"seed": "a whole number in [0, 2^63)", "scale": "a finite number >= 0", "bias_mean": "a finite number"}
 
 
 @dataclass(frozen=True)
@@ -113,10 +114,11 @@ def plan(
     start: Mapping[str, Any],
     dtype: Any,
     options: Mapping[str, Any] | None = None,
+    keep: Sequence[str] | None = None,
 ) -> Plan:
     """Lay out the lanes: a grid over a mapping of axes, or one lane for each of a sequence of mappings.
 
-    ``solver``, ``start``, ``dtype`` and ``options`` hold where they are no axes; see `ufm.sweep`.
+    The rest holds where it is no axis; see `ufm.sweep`.
     """
     require(isinstance(problem, Problem), "problem", type(problem).__name__, "a ufm.Problem")
     grid = isinstance(axes, Mapping)
@@ -148,7 +150,8 @@ def plan(
     if not grid:
         coords = {name: coord[pointers[name]] for name, coord in coords.items()}
     dims = tuple(values) if grid else ("lane",)
-    return Plan(coords, dims, shape, groups, _fingerprint(shape, groups, np.dtype(dtype).name))
+    described = (dims, shape, np.dtype(dtype).name, solver, sorted((options or {}).items()), keep)
+    return Plan(coords, dims, shape, groups, _fingerprint(groups, coords, *described))
 
 
 def _grid(axes: Mapping[str, Any]) -> tuple[dict[str, list], dict[str, np.ndarray], tuple[int, ...]]:
@@ -202,12 +205,11 @@ def _columns(template: Problem, axis: str, values: list) -> dict[str, np.ndarray
 def _check_start(name: str, values: list) -> np.ndarray:
     whole = name == "seed"
     for v in values:
-        number = isinstance(v, (int, np.integer)) if whole else isinstance(v, (int, float, np.number))
-        number = number or (getattr(v, "ndim", 1) == 0 and not is_traced(v))
-        require(number and not isinstance(v, bool), name, v, "a whole number" if whole else "a number")
-        inside = 0 <= int(v) < 2**63 if whole else np.isfinite(float(v)) and (name != "scale" or float(v) >= 0)
-        allowed = {"seed": "a whole number in [0, 2^63)", "scale": "a finite number >= 0", "bias_mean": "a finite number"}
-        require(bool(inside), name, v, allowed[name])
+        number: Any = np.asarray(v).item() if np.ndim(v) == 0 else None
+        known = isinstance(number, int if whole else (int, float)) and not isinstance(number, bool)
+        require(known, name, v, ALLOWED[name])
+        inside = 0 <= number < 2**63 if whole else np.isfinite(number) and (name != "scale" or number >= 0)
+        require(bool(inside), name, v, ALLOWED[name])
     return np.asarray(values, np.int64) if whole else np.asarray(values, float)
 
 
@@ -225,7 +227,7 @@ def _named_solver(
     name: str, tol: float | None = None, max_steps: int | None = None, record_every: int | None = None
 ) -> Any:
     """One object per name: optax's optimisers compare by identity, and another one would be compiled again."""
-    solver = parse(name, tol=tol, max_steps=max_steps)
+    solver: Any = parse(name, tol=tol, max_steps=max_steps)
     if record_every is None:
         return solver
     allowed = "absent: only gradient methods record trajectories"
@@ -254,11 +256,15 @@ def bare_repr(thing: Any) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
 
 
-def _fingerprint(shape: tuple[int, ...], groups: list[Group], dtype: str) -> str:
-    digest = hashlib.sha256(f"{shape} {dtype}".encode())
+def _fingerprint(groups: list[Group], coords: Mapping[str, np.ndarray], *described: Any) -> str:
+    """Digest of all lanes, and of what their solvers were called: optax's optimisers hide their step sizes."""
+    names = [(name, coord.tolist()) for name, coord in coords.items() if name in STATIC]
+    digest = hashlib.sha256(bare_repr([*described, names]).encode())
     for group in groups:
         leaves, structure = jax.tree.flatten(group.problem)
         digest.update(f"{bare_repr(structure)} {bare_repr(group.solver)}".encode())
-        for name, array in [*group.lanes.items(), ("index", group.index), *((f"leaf{i}", x) for i, x in enumerate(leaves))]:
-            digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+        for array in (*leaves, group.index):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        for name, array in group.lanes.items():
+            digest.update(name.encode() + array.tobytes())
     return digest.hexdigest()

@@ -13,7 +13,6 @@ Both run inside `jax.shard_map` over the devices of this process, without any co
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,9 +37,11 @@ POOL = 8
 """Lanes waiting per lane advancing, at most."""
 NARROWER = 8
 """The last lanes of a pool run in a batch narrower by this factor, and so on."""
+NUMBERS = 8 * 32
+"""Bytes that a lane's results take, trajectories apart."""
 ROUND = 4
 """Steps between two looks of the host at a batch."""
-WORKING = 12
+WORKING = 8
 """Arrays of the size of a solver's state that a step keeps at once: products, residuals, trial points."""
 
 Lanes = dict[str, Any]
@@ -92,7 +93,10 @@ def _sharded(function: Any, task: Task, mesh: Any, template: Problem, *lanes: An
 
 def _one_by_one(task: Task, template: Problem, lanes: Lanes, count: Array) -> Lanes:
     """The first ``count`` lanes in turn; the rest is padding and costs nothing."""
-    lane_at = lambda i: {name: x[i] for name, x in lanes.items()}  # noqa: E731
+
+    def lane_at(i: Any) -> Lanes:
+        return {name: x[i] for name, x in lanes.items()}
+
     size = lanes["seed"].shape[0]
     shapes = jax.eval_shape(task.solve, template, lane_at(0))
     blank = {name: jnp.zeros((size, *x.shape), x.dtype) for name, x in shapes.items()}
@@ -136,7 +140,9 @@ def _advance(task: Task, template: Problem, lanes: Lanes, pool: Any, slots: Arra
     size = lanes["seed"].shape[0]
     at = jnp.minimum(slots, size - 1)
     present = slots < size
-    problems = jax.vmap(lambda lane: with_leaves(template, lane).astype(task.dtype))({k: x[at] for k, x in lanes.items()})
+    problems = jax.vmap(lambda lane: with_leaves(template, lane).astype(task.dtype))(
+        {k: x[at] for k, x in lanes.items()}
+    )
 
     def step(carry: Any) -> Any:
         count, batch, spent = carry
@@ -190,20 +196,25 @@ class Engine:
 
         The compiled program is for so many, used or not, so that sweeps of any size share it.
         """
-        lane = {name: x[0] for name, x in group.lanes.items()}
-        kept = sum(x.nbytes for x in lane.values()) + _bytes(jax.eval_shape(task.solve, group.problem, lane))
-        pool = {name: x[:1] for name, x in group.lanes.items()}
-        state = _bytes(jax.eval_shape(functools.partial(_pool, task), group.problem, pool))
-        # Results lie on the device, on the host and in the file being written.
-        if self.name == "scan":
-            fixed, each, most = self.size * WORKING * state, 3 * kept, SCAN_LANES
-        else:
-            needed = 1 << (-(-len(group.index) // self.size) - 1).bit_length()
-            most = min(POOL * WIDTH[self.platform], needed)
-            fixed, each = 0, 3 * kept + 2 * state + WORKING * state // POOL
-        fits = int(max(memory - fixed, 0) // (each * self.size))
-        least = (fixed + each * self.size) / 1e9
-        require(fits >= 1, "memory", f"{memory / 1e9:.3g} GB for lanes", f"at least {least:.3g} GB for one lane a device")
+        one = {name: x[:1] for name, x in group.lanes.items()}
+        state, _ = jax.eval_shape(functools.partial(_pool, task), group.problem, one)
+        kept = NUMBERS + _bytes(one) + _bytes(getattr(state, "trajectory", {}))
+        held = _bytes(state)
+        # Results lie on the device, on the host and in the file being written; states come and go.
+        each, working = 3 * kept, WORKING * held
+        width, most = 1, SCAN_LANES
+        if self.name == "batch":
+            each += 2 * held
+            width = WIDTH[self.platform]
+            most = min(POOL * width, 1 << (-(-len(group.index) // self.size) - 1).bit_length())
+        share = memory / self.size if self.platform == "cpu" else memory
+        fits = int(
+            min(share // (each + working), width)
+            if share < width * (each + working)
+            else (share - width * working) // each
+        )
+        allowed = f"at least {self.size * (each + working) / 1e9:.3g} GB, for one lane a device"
+        require(fits >= 1, "memory", f"{memory / 1e9:.3g} GB for lanes", allowed)
         return self.size * min(fits, most)
 
     def solve(self, group: Group, task: Task, chunk: slice, capacity: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -264,5 +275,5 @@ def _widths(widest: int) -> list[int]:
     return widths
 
 
-def _bytes(shapes: Any) -> int:
-    return sum(int(np.prod(x.shape)) * (16 if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x.dtype.itemsize) for x in jax.tree.leaves(shapes))
+def _bytes(tree: Any) -> int:
+    return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))

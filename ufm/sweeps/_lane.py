@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ufm import metrics
-from ufm._base import cast, matmul
+from ufm._base import cast
 from ufm.problem import Params, Problem
 from ufm.solvers import Solution, Status
 from ufm.solvers.gradient import bias_and_scores
@@ -21,7 +21,7 @@ FAILED = (Status.NONFINITE,)
 """Statuses of a lane that has no result: its numbers are NaN."""
 
 
-def begin(problem: Problem, lane: Mapping[str, Array], dtype: Any) -> Params:
+def begin(problem: Problem, lane: Mapping[str, Any], dtype: Any) -> Params:
     """The random start of a lane: that of `ufm.solve` with the same seed."""
     return problem.init(jax.random.key(lane["seed"]), lane["scale"], lane["bias_mean"], dtype)
 

@@ -1,25 +1,25 @@
 """Specs: a sweep written down as TOML, and the ones that ship with the package.
 
-    title = "Final bias against lambda_b"
+title = "Final bias against lambda_b"
 
-    [problem]                      # the options of `ufm solve`
-    loss = "bce"
-    classes = 10
-    decay = {W = 5e-4, H = 5e-4, b = 5e-4}
+[problem]                      # the options of `ufm solve`
+loss = "bce"
+classes = 10
+decay = {W = 5e-4, H = 5e-4, b = 5e-4}
 
-    [solver]                       # optional
-    name = "sgd:lr=0.5,momentum=0.9"
-    max_steps = 20_000
-    record_every = 100             # trajectories of a gradient method
-    record = ["bias", "positive"]  # all that it records, if not given
+[solver]                       # optional
+name = "sgd:lr=0.5,momentum=0.9"
+max_steps = 20_000
+record_every = 100             # trajectories of a gradient method
+record = ["bias", "positive"]  # all that it records, if not given
 
-    [start]                        # optional: where these are no axes
-    seed = 0
+[start]                        # optional: where these are no axes
+seed = 0
 
-    [axes]                         # a grid; or [[lanes]], one table for each
-    "decay.b" = {log = [1e-6, 1.0, 25]}
-    loss = ["ce", "bce"]
-    seed = {range = [0, 8]}
+[axes]                         # a grid; or [[lanes]], one table for each
+"decay.b" = {log = [1e-6, 1.0, 25]}
+loss = ["ce", "bce"]
+seed = {range = [0, 8]}
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from ufm.sweeps._axes import START
 
 SECTIONS = ("title", "problem", "solver", "start", "axes", "lanes", "dtype")
 SOLVER = ("name", "tol", "max_steps", "record_every", "record")
-RANGES = {"log": np.geomspace, "linear": np.linspace}
+RANGES: dict[str, Any] = {"log": np.geomspace, "linear": np.linspace}
 
 
 def spec_names() -> list[str]:
@@ -144,7 +144,9 @@ def _values(name: str, given: Any) -> Any:
         low, high, points = numbers
         return RANGES[kind](float(low), float(high), points)
     except (TypeError, ValueError) as error:
-        raise InputError(f"axis {name} = {dict(given)!r}: must be [first, last, points], or [start, stop] ({error})") from None
+        raise InputError(
+            f"axis {name} = {dict(given)!r}: must be [first, last, points], or [start, stop] ({error})"
+        ) from None
 
 
 def _known(table: Any, known: Any, what: str) -> None:

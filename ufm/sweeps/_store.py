@@ -42,7 +42,9 @@ class Store:
             try:
                 fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise InputError(f"out = '{self.directory}': must be a directory that no other sweep is writing to") from None
+                raise InputError(
+                    f"out = '{self.directory}': must be a directory that no other sweep is writing to"
+                ) from None
             yield
 
     def write(self, name: str, content: bytes) -> None:
@@ -120,7 +122,8 @@ class Store:
         arrays = self.read_arrays(chunk_name(number))
         if arrays is None or str(arrays.pop("fingerprint", "")) != fingerprint:
             return None
-        return arrays if np.array_equal(arrays.pop("lanes", None), lanes) else None
+        stored = arrays.pop("lanes", np.empty(0))
+        return arrays if np.array_equal(stored, lanes) else None
 
 
 def chunk_name(number: int) -> str:

@@ -20,14 +20,14 @@ from ufm._base import InputError, nearest, require
 from ufm.problem import Problem
 from ufm.solvers import Status
 from ufm.solvers._solve import _float_dtype
-from ufm.sweeps._axes import Group, Plan, bare_repr, plan
+from ufm.sweeps._axes import Plan, bare_repr, plan
 from ufm.sweeps._engine import Engine, Task
 from ufm.sweeps._result import Sweep
 from ufm.sweeps._spec import problem_table, read_problem
 from ufm.sweeps._store import Store, chunk_name
 
 OPTIONS = ("tol", "max_steps", "record_every")
-RESERVED = 0.6e9
+RESERVED = 0.7e9
 """Bytes of a byte budget that Python, JAX and its compiler take on the host."""
 
 
@@ -93,10 +93,12 @@ def sweep(
     for key in options or {}:
         require(key in OPTIONS, "key of options", key, nearest(key, OPTIONS))
     start = {"seed": seed, "scale": scale, "bias_mean": bias_mean}
-    layout = plan(problem, axes, solver, start, dtype, options)
+    layout = plan(problem, axes, solver, start, dtype, options, keep)
     require(chunk is None or chunk >= 1, "chunk", chunk, "a whole number >= 1")
     store = None if out is None else Store(out)
-    require(store is not None or jax.process_count() == 1, "out", None, "a directory when several processes share a sweep")
+    require(
+        store is not None or jax.process_count() == 1, "out", None, "a directory when several processes share a sweep"
+    )
     with jax.enable_x64(jax.default_backend() != "tpu"):
         work = Engine(engine)
         budget = _budget(memory, work.platform)
@@ -186,7 +188,8 @@ def _solve_all(
         for number, (group, _, piece, _) in enumerate(chunks):
             found = store.chunk(number, layout.fingerprint, group.index[piece])
             if found is None:
-                raise InputError(f"out = '{store.directory}': must be one directory that all processes see (chunk {number} is missing)")
+                allowed = f"one directory that all processes see (chunk {number} is missing)"
+                raise InputError(f"out = '{store.directory}': must be {allowed}")
             yield group.index[piece], found
 
 
@@ -198,7 +201,9 @@ def _collect(chunks: Iterator[Any], layout: Plan, problem: Problem | None, manif
         cost += found.pop("cost")
         for name, values in found.items():
             if name not in flat:
-                blank = {"status": int(Status.RUNNING), "regime": -1}.get(name, 0 if values.dtype.kind == "i" else np.nan)
+                blank = {"status": int(Status.RUNNING), "regime": -1}.get(
+                    name, 0 if values.dtype.kind == "i" else np.nan
+                )
                 flat[name] = np.full((layout.lanes, *values.shape[1:]), blank, values.dtype)
             flat[name][lanes] = values
     if not flat:
@@ -261,7 +266,7 @@ def _versions() -> dict[str, Any]:
             "python": platform.python_version(),
         },
         "revision": _revision(),
-        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
 
