@@ -3,7 +3,8 @@
     python benchmarks/bench_sweeps.py [--devices 2] [--lanes 256] [--repeats 5] [--features per_class]
 
 Both solve the same lanes from the same starts. The loop's user gets solutions; the sweep's also certificates and
-metrics, so `solve only` is the same sweep engine without measuring. Ratios are of wall times in the same repeat.
+metrics, so `solve only` is the same sweep engine without measuring. Ratios are of wall times in the same repeat;
+`cores` is CPU time over wall time: less than --devices on a sweep means that the machine was busy with other work.
 """
 
 from __future__ import annotations
@@ -85,15 +86,17 @@ def main() -> None:
             if repeat:
                 rows[name].append((time.perf_counter() - wall, time.process_time() - cpu))
     load = os.getloadavg()[0]
-    print(f"jax {jax.__version__}, {given.devices} CPU devices, load {load:.1f}, {time.strftime('%Y-%m-%d')}; {lanes} lanes")
+    print(
+        f"jax {jax.__version__}, {given.devices} CPU devices, load {load:.1f}, {time.strftime('%Y-%m-%d')}; {lanes} lanes"
+    )
     print(f"bce K={given.classes} d={given.dim} n={given.per_class} {given.features}, decay_b 1e-4 ... 1")
-    print(f"{'':<28}{'ms/lane':>9}{'cpu ms':>9}{'loop/this':>11}{'min':>7}{'max':>7}{'useful':>9}")
+    print(f"{'':<28}{'ms/lane':>9}{'cpu ms':>9}{'loop/this':>11}{'min':>7}{'max':>7}{'cores':>7}{'useful':>9}")
     base = [wall for wall, _ in rows["one jitted solve in a loop"]]
     for name, times in rows.items():
         ratios = [b / wall for b, (wall, _) in zip(base, times, strict=True)]
         wall, cpu = (1e3 * statistics.median(column) / lanes for column in zip(*times, strict=True))
         print(f"{name:<28}{wall:>9.2f}{cpu:>9.2f}{statistics.median(ratios):>11.2f}", end="")
-        print(f"{min(ratios):>7.2f}{max(ratios):>7.2f}{100 * useful[name]:>8.1f}%")
+        print(f"{min(ratios):>7.2f}{max(ratios):>7.2f}{cpu / wall:>7.2f}{100 * useful[name]:>8.1f}%")
 
 
 if __name__ == "__main__":

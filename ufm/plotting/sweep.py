@@ -21,6 +21,7 @@ SYMBOLS = {
     "decay.b": "$\\lambda_b$, decay of the bias",
     "decay.W": "$\\lambda_W$, decay of the classifier",
     "decay.H": "$\\lambda_H$, decay of the features",
+    "decay.W,decay.H": "$\\lambda_W = \\lambda_H$",
     "bias_mean": "mean of the initial bias",
     "scale": "scale of the random start",
     "classes": "classes $K$",
@@ -62,7 +63,7 @@ def scores_and_bias(sweep: Sweep, x: str | None = None) -> Figure:
                 first.set_label(text)
                 if lines is not None:
                     axes.plot(lines["x"], lines[key], "-", color=colour, zorder=3)
-            if np.all(values > 0) and values.max() >= 50 * values.min():
+            if _logarithmic(values):
                 axes.set_xscale("log")
             axes.set(xlabel=SYMBOLS.get(x, x), ylabel="score or bias", title=name)
         handles, labels = grid[0].get_legend_handles_labels()
@@ -93,12 +94,10 @@ def heat_map(sweep: Sweep, quantity: str) -> Figure:
         figure, grid = _grid_of(len(panels), (4.8, 3.8))
         for axes, (name, panel), shown in zip(grid, panels, tables, strict=False):
             colours = plt.get_cmap("cividis", 3) if quantity == "regime" else "cividis"
-            mesh = axes.pcolormesh(
-                panel.coords[x], panel.coords[y], shown, vmin=limits[0], vmax=limits[1], cmap=colours, shading="nearest"
-            )
+            edges = (_edges(panel.coords[x]), _edges(panel.coords[y]))
+            mesh = axes.pcolormesh(*edges, shown, vmin=limits[0], vmax=limits[1], cmap=colours)
             for axis, which in ((x, "x"), (y, "y")):
-                values = panel.coords[axis]
-                if np.all(values > 0) and values.max() >= 50 * values.min():
+                if _logarithmic(panel.coords[axis]):
                     getattr(axes, f"set_{which}scale")("log")
             axes.set(xlabel=SYMBOLS.get(x, x), ylabel=SYMBOLS.get(y, y), title=name)
             axes.grid(visible=False)
@@ -119,15 +118,33 @@ def trajectories(sweep: Sweep) -> Figure:
         for axes, (name, (title, panel)) in zip(grid, shown, strict=False):
             rows = panel[name].reshape(-1, panel[name].shape[-1])
             colours = plt.get_cmap("cividis")(np.linspace(0, 0.95, len(rows)))
+            steps = sweep.info["options"].get("record_every", 1) * np.arange(rows.shape[1])
             for row, colour in zip(rows, colours, strict=True):
-                axes.plot(row, color=colour, linewidth=1)
-            axes.set(xlabel="record", ylabel=name.partition(".")[2], title=title)
+                axes.plot(steps, row, color=colour, linewidth=1)
+            axes.set(
+                xlabel="gradient step" if "record_every" in sweep.info["options"] else "record",
+                ylabel=name.partition(".")[2],
+                title=title,
+            )
         figure.suptitle(_title(sweep, left_out or len(shown) < len(names) * len(panels)))
     return figure
 
 
 def _numeric(sweep: Sweep) -> list[str]:
-    return [d for d in sweep.dims if d in sweep.coords and d != "seed" and sweep.coords[d].dtype.kind in "if"]
+    coords = {d: sweep.coords[d] for d in sweep.dims if d in sweep.coords and d != "seed"}
+    return [d for d, values in coords.items() if values.dtype.kind in "if" and len(values) > 1]
+
+
+def _logarithmic(values: Any) -> bool:
+    return bool(values.min() > 0 and values.max() >= 50 * values.min())
+
+
+def _edges(values: Any) -> Any:
+    """Cells around the values: halfway to the neighbours, on the axis's own scale."""
+    at = np.log(values) if _logarithmic(values) else values.astype(float)
+    middle = 0.5 * (at[1:] + at[:-1])
+    edges = np.concatenate([[1.5 * at[0] - 0.5 * at[1]], middle, [1.5 * at[-1] - 0.5 * at[-2]]])
+    return np.exp(edges) if _logarithmic(values) else edges
 
 
 def _axis(sweep: Sweep, x: str | None) -> str:
@@ -153,6 +170,8 @@ def _panels(sweep: Sweep, kept: list[str]) -> tuple[list[tuple[str, Sweep]], boo
 
 def _grid_of(panels: int, size: tuple[float, float]) -> tuple[Figure, list[Any]]:
     columns = min(panels, 4 if panels > 4 else 2)
+    if columns == 1:
+        size = (6.4, 4.2)  # room for the legend
     rows = -(-panels // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(size[0] * columns, size[1] * rows + 0.6), squeeze=False)
     for axes in grid.flat[panels:]:

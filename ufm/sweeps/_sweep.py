@@ -85,7 +85,7 @@ def sweep(
     >>> import jax; jax.config.update("jax_enable_x64", True)
     >>> import ufm
     >>> problem = ufm.Problem(3, 4, 5, ufm.losses.CE(), ufm.Decay(0.01, 0.01, 0.01), features="per_class")
-    >>> found = ufm.sweep(problem, {"decay.W": [0.01, 0.1, 1.0], "seed": range(2)})
+    >>> found = ufm.sweep(problem, {"decay.W": [0.01, 0.1, 10.0], "seed": range(2)})
     >>> found["value"].shape, bool((found["gap"] < 1e-10).all()), found["regime"][:, 0].tolist()
     ((3, 2), True, [1, 1, 0])
     """
