@@ -86,9 +86,8 @@ def main() -> None:
             if repeat:
                 rows[name].append((time.perf_counter() - wall, time.process_time() - cpu))
     load = os.getloadavg()[0]
-    print(
-        f"jax {jax.__version__}, {given.devices} CPU devices, load {load:.1f}, {time.strftime('%Y-%m-%d')}; {lanes} lanes"
-    )
+    date = time.strftime("%Y-%m-%d")
+    print(f"jax {jax.__version__}, {given.devices} CPU devices, load {load:.1f}, {date}; {lanes} lanes")
     print(f"bce K={given.classes} d={given.dim} n={given.per_class} {given.features}, decay_b 1e-4 ... 1")
     print(f"{'':<28}{'ms/lane':>9}{'cpu ms':>9}{'loop/this':>11}{'min':>7}{'max':>7}{'cores':>7}{'useful':>9}")
     base = [wall for wall, _ in rows["one jitted solve in a loop"]]

@@ -177,6 +177,27 @@ def test_two_processes_over_loopback(spec, whole, environment, tmp_path):
     same(load(out), whole)
 
 
+PEAK = """
+import resource, sys, jax
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_num_cpu_devices", 2)
+import ufm
+problem = ufm.Problem(10, 64, 200, decay=ufm.Decay(5e-3, 5e-3, 5e-3))
+found = ufm.sweep(problem, {"seed": range(64)}, options={"max_steps": 2}, memory=1.5e9, engine="batch")
+print(found.info["chunk_lanes"][0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_peak_memory_is_within_the_budget(environment):
+    """64 pools of 2 MB each and their temporaries would take more than the budget at once: they go in chunks."""
+    result = subprocess.run([sys.executable, "-c", PEAK], env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    lanes, peak = map(float, result.stdout.split())
+    assert 2 <= lanes < 64
+    assert peak < 1.5e9
+
+
 def test_damage_is_found_and_mended(spec, tmp_path):
     out = tmp_path / "out"
     first = run(spec, out)
