@@ -290,6 +290,12 @@ BAD = [
     ("[axes]\nseed = {logg = [1, 2, 3]}", "did you mean 'log'"),
     ("[axes]\nseed = {log = [1, 2]}", r"\[first, last, points\]"),
     ("lanes = 3", "lanes = 3"),
+    ("lanes = [3]", r"lanes = \[3\]"),
+    ("axes = 3", "axes = 3"),
+    ("dtype = 'half'\n[axes]\nseed = [0]", "dtype = 'half'"),
+    ("[solver]\ntol = 'x'\n[axes]\nseed = [0]", "tol = 'x'"),
+    ("[solver]\nname = 3\n[axes]\nseed = [0]", "solver"),
+    ("[solver]\nname = 'sgd'\nrecord = ['bais']\n[axes]\nseed = [0]", "did you mean 'bias'"),
 ]
 
 

@@ -40,6 +40,7 @@ from ufm.sweeps._axes import START
 
 SECTIONS = ("title", "problem", "solver", "start", "axes", "lanes", "dtype")
 SOLVER = ("name", "tol", "max_steps", "record_every", "record")
+RECORDED = ("value", "grad_norm", "bias", "positive", "negative")
 RANGES: dict[str, Any] = {"log": np.geomspace, "linear": np.linspace}
 
 
@@ -84,17 +85,25 @@ def _arguments(table: dict[str, Any]) -> dict[str, Any]:
     _known(start, START, "key of [start]")
     axes: Any = table.get("lanes")
     if axes is None:
+        require(isinstance(table["axes"], Mapping), "axes", table["axes"], "a table: [axes]")
         axes = {name: _values(name, given) for name, given in table["axes"].items()}
     else:
-        require(isinstance(axes, list), "lanes", axes, "an array of tables: [[lanes]]")
+        tables = isinstance(axes, list) and all(isinstance(row, Mapping) for row in axes)
+        require(tables, "lanes", axes, "an array of tables: [[lanes]]")
+    dtype, tol, record = table.get("dtype"), solver.get("tol"), solver.get("record")
+    require(dtype in (None, "float32", "float64"), "dtype", dtype, "'float32' or 'float64'")
+    require(tol is None or isinstance(tol, (int, float)), "tol", tol, "a number")
+    require(record is None or isinstance(record, list), "record", record, f"a list of {', '.join(RECORDED)}")
+    for name in record or ():
+        require(name in RECORDED, "record", name, nearest(str(name), RECORDED))
     return {
         "problem": read_problem(table.get("problem", {})),
         "axes": axes,
         "solver": solver.get("name"),
         "options": {k: v for k, v in solver.items() if k in ("tol", "max_steps", "record_every")},
-        "dtype": table.get("dtype"),
+        "dtype": dtype,
         "title": table.get("title", ""),
-        "keep": solver.get("record"),
+        "keep": record,
         **start,
     }
 
