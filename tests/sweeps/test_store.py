@@ -111,6 +111,7 @@ def test_interrupted_killed_and_torn_on_four_devices_equals_uninterrupted_on_one
     process.communicate(timeout=120)
     torn = chunks[0].read_bytes()
     chunks[0].write_bytes(torn[: len(torn) // 2])
+    (out / "chunks" / "00007.npz.1.partial").write_bytes(b"half")  # as a kill in the middle of a write leaves it
 
     process = start(environment, *options, "--resume", "--json")
     stdout, messages = process.communicate(timeout=120)

@@ -29,42 +29,46 @@ UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 @click.option("--devices", type=int, help="CPU devices to make  [default: the cores]")
 @click.option("--distributed", is_flag=True, help="one process of several: see the README")
 @options([JSON_OPTION])
-def command(spec: str, out: str, as_json: bool, devices: int | None, distributed: bool, **given: Any) -> int:
+def command(
+    spec: str,
+    out: str,
+    resume: bool,
+    memory: str | None,
+    chunk: int | None,
+    engine: str | None,
+    devices: int | None,
+    distributed: bool,
+    as_json: bool,
+) -> None:
     """Solve and certify every problem of a spec: a TOML file, or the name of one that ships with the package.
 
     Shipped: bias-decay, initial-bias. Ctrl-C ends the sweep after the chunk in hand; --resume goes on from there.
     """
     use_jax()
     _use_cores(devices)
-    memory = None if given["memory"] is None else _bytes(given.pop("memory"))
+    budget = None if memory is None else _bytes(memory)
     import jax
 
     from ufm import sweeps
 
-    if distributed:
-        _join()
-
     arguments = sweeps.read_spec(spec)
-    problem, axes = arguments.pop("problem"), arguments.pop("axes")
-    passed = {"resume": given["resume"], "chunk": given["chunk"], "engine": given["engine"]}
-    first = jax.process_index() == 0
-    quiet = _stdout_to_stderr() if distributed else contextlib.nullcontext()
-    with quiet, _interruptible(out) as stopping, progress_bar("sweep", None, "lane") as bar:
+    with _joined() if distributed else contextlib.nullcontext():
+        with _interruptible(out) as stopping, progress_bar("sweep", None, "lane") as bar:
 
-        def progress(done: int, failed: int, total: int) -> None:
-            bar.total = total
-            bar.set_postfix_str(f"{failed} failed")
-            bar.update(done - bar.n)
-            if stopping() and done < total:
-                raise click.Abort
+            def progress(done: int, failed: int, total: int) -> None:
+                bar.total = total
+                bar.set_postfix_str(f"{failed} failed")
+                bar.update(done - bar.n)
+                if stopping() and done < total:
+                    raise click.Abort
 
-        found = sweeps.sweep(problem, axes, out=out, memory=memory, progress=progress, **passed, **arguments)
-    if first:
-        if as_json:
-            print_json({"directory": out, **found.summary()})
-        else:
-            show_table(out, found)
-    return 0
+            options: dict[str, Any] = {"out": out, "resume": resume, "memory": budget, "chunk": chunk, "engine": engine}
+            found = sweeps.sweep(**arguments, **options, progress=progress)
+        first = jax.process_index() == 0
+    if first and as_json:
+        print_json({"directory": out, **found.summary()})
+    elif first:
+        show_table(out, found)
 
 
 @click.command("show")
@@ -128,22 +132,36 @@ def _use_cores(devices: int | None) -> None:
     jax.config.update("jax_num_cpu_devices", devices or len(os.sched_getaffinity(0)))
 
 
-def _join() -> None:
-    """Join the other processes: found by JAX itself (Slurm, Open MPI, TPU pods, ...), or named by the environment."""
+@contextlib.contextmanager
+def _joined() -> Iterator[None]:
+    """Join the other processes: found by JAX itself (Slurm, Open MPI, TPU pods, ...), or named by the environment.
+
+    What libraries print on standard output meanwhile (gloo greets there) goes to standard error.
+    """
     import jax
 
     from ufm import InputError
 
     count, index = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
     try:
         jax.distributed.initialize(
             num_processes=None if count is None else int(count), process_id=None if index is None else int(index)
         )
+        yield
     except (ValueError, RuntimeError) as error:
+        if isinstance(error, InputError) or jax.distributed.is_initialized():
+            raise
         named = "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         raise InputError(
             f"--distributed: must be under Slurm, Open MPI or a TPU pod, or with {named} ({error})"
         ) from None
+    finally:
+        ctypes.CDLL(None).fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 @contextlib.contextmanager
@@ -165,20 +183,6 @@ def _interruptible(out: str) -> Iterator[Any]:
         raise
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """What libraries print on standard output (gloo greets there) goes to standard error."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        ctypes.CDLL(None).fflush(None)
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def _bytes(text: str) -> float:

@@ -47,6 +47,11 @@ class Store:
                 ) from None
             yield
 
+    def clear(self) -> None:
+        """Remove what killed runs left half written; only for the holder of the lock."""
+        for path in (*self.directory.glob("*.partial"), *self.directory.glob("chunks/*.partial")):
+            path.unlink(missing_ok=True)
+
     def write(self, name: str, content: bytes) -> None:
         """Write a file that is there whole or not at all."""
         path = self.directory / name

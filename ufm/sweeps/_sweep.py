@@ -240,6 +240,7 @@ def _opened(store: Store, manifest: dict[str, Any], layout: Plan, resume: bool) 
 
 
 def _prepare(store: Store, manifest: dict[str, Any], layout: Plan, resume: bool) -> dict[str, Any]:
+    store.clear()
     if store.exists:
         allowed = "a new directory, or one to go on with (--resume, resume=True)"
         require(resume, "out", str(store.directory), allowed)
