@@ -208,11 +208,10 @@ class Engine:
             width = WIDTH[self.platform]
             most = min(POOL * width, 1 << (-(-len(group.index) // self.size) - 1).bit_length())
         share = memory / self.size if self.platform == "cpu" else memory
-        fits = int(
-            min(share // (each + working), width)
-            if share < width * (each + working)
-            else (share - width * working) // each
-        )
+        # Up to ``width`` lanes advance at once and need room to work; the others only wait.
+        fits = int(share // (each + working))
+        if fits > width:
+            fits = int((share - width * working) // each)
         allowed = f"at least {self.size * (each + working) / 1e9:.3g} GB, for one lane a device"
         require(fits >= 1, "memory", f"{memory / 1e9:.3g} GB for lanes", allowed)
         return self.size * min(fits, most)

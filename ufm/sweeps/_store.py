@@ -8,19 +8,25 @@ written under another name, flushed and renamed. Whoever writes holds a lock on 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import errno
 import fcntl
 import hashlib
 import io
 import json
 import os
+import platform
+import subprocess
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+import optax
 
+import ufm
 from ufm._base import InputError, require
 
 FORMAT = 1
@@ -134,3 +140,27 @@ class Store:
 def chunk_name(number: int) -> str:
     """File of a chunk."""
     return f"chunks/{number:05d}.npz"
+
+
+def provenance() -> dict[str, Any]:
+    """What computed this, and when."""
+    return {
+        "versions": {
+            "ufm": ufm.__version__,
+            "jax": jax.__version__,
+            "numpy": np.__version__,
+            "optax": optax.__version__,
+            "python": platform.python_version(),
+        },
+        "revision": _revision(),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _revision() -> str | None:
+    """Git revision of the package's source, with a mark where it was changed since."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--match", ""]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
-import platform
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import optax
 
-import ufm
 from ufm._base import InputError, nearest, require
 from ufm.problem import Problem
 from ufm.solvers import Status
@@ -24,7 +18,7 @@ from ufm.sweeps._axes import Plan, bare_repr, plan
 from ufm.sweeps._engine import Engine, Task
 from ufm.sweeps._result import Sweep
 from ufm.sweeps._spec import problem_table, read_problem
-from ufm.sweeps._store import Store, chunk_name
+from ufm.sweeps._store import Store, chunk_name, provenance
 
 OPTIONS = ("tol", "max_steps", "record_every")
 RESERVED = 0.7e9
@@ -120,7 +114,7 @@ def sweep(
             "device": work.mesh.devices.flat[0].device_kind,
             "devices": jax.device_count(),
             "processes": jax.process_count(),
-            **_versions(),
+            **provenance(),
         }
         if store is None:
             return _collect(_solve_all(layout, tasks, room, manifest, work, None, progress), layout, problem, manifest)
@@ -247,37 +241,13 @@ def _prepare(store: Store, manifest: dict[str, Any], layout: Plan, resume: bool)
         old = store.manifest()
         same = old["fingerprint"] == manifest["fingerprint"]
         require(same, "out", str(store.directory), "the directory of this very sweep: the one there has other values")
-        manifest = {**manifest, "chunk_lanes": old["chunk_lanes"], "resumed": [*old.get("resumed", []), _versions()]}
-        manifest |= {key: old[key] for key in _versions()}
+        manifest = {**manifest, "chunk_lanes": old["chunk_lanes"], "resumed": [*old.get("resumed", []), provenance()]}
+        manifest |= {key: old[key] for key in provenance()}
     sizes = zip(layout.groups, manifest["chunk_lanes"], strict=True)
     manifest["chunks"] = sum(-(-len(group.index) // size) for group, size in sizes)
     store.write_arrays("axes.npz", layout.coords)
     store.write_manifest(manifest)
     return store.manifest()
-
-
-def _versions() -> dict[str, Any]:
-    """What computed this, and when."""
-    return {
-        "versions": {
-            "ufm": ufm.__version__,
-            "jax": jax.__version__,
-            "numpy": np.__version__,
-            "optax": optax.__version__,
-            "python": platform.python_version(),
-        },
-        "revision": _revision(),
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _revision() -> str | None:
-    """Git revision of the package's source, with a mark where it was changed since."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--match", ""]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _budget(memory: float | None, platform_name: str) -> float:
