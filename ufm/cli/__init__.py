@@ -7,7 +7,7 @@ import sys
 import click
 
 import ufm
-from ufm.cli import atlas, landscape, measure, phase, solve, verify
+from ufm.cli import atlas, landscape, measure, phase, solve, sweep, verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -27,6 +27,8 @@ for command in (
     landscape.command,
     atlas.command,
     phase.command,
+    sweep.command,
+    sweep.show,
 ):
     commands.add_command(command)
 
