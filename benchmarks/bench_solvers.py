@@ -108,7 +108,7 @@ def pymanopt_trust_regions(problem, start):
         cost = pymanopt.function.jax(manifold)(lambda W, H, b: problem.objective(ufm.Params(W, H, b)))
         return pymanopt.Problem(manifold, cost)
 
-    optimizer = TrustRegions(verbosity=0, min_gradient_norm=1e-9, max_iterations=500, max_time=60)
+    optimizer = TrustRegions(verbosity=0, min_gradient_norm=1e-9, max_iterations=500, max_time=30)
     point = [np.asarray(x) for x in (start.W, start.H, start.b)]
     found = optimizer.run(compiled(("pymanopt", problem), build), initial_point=point).point
     return ufm.Params(*map(jnp.asarray, found))

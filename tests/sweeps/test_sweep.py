@@ -93,7 +93,7 @@ def test_a_failed_lane_is_alone():
     assert found["regime"][1] == -1
     for name, values in found.data.items():
         if values.dtype.kind == "f":
-            assert np.isnan(values).tolist() == [False, True, False], name
+            assert np.isnan(values).tolist() == [False, name != "evaluations", False], name
     assert found.statuses == {"converged": 2, "nonfinite": 1}
 
 

@@ -127,7 +127,7 @@ def _running(task: Task, state: Any) -> Array:
 
 
 def _cost(state: Any) -> Array:
-    return state.evaluations if hasattr(state, "evaluations") else state.steps
+    return jnp.asarray(state.evaluations if hasattr(state, "evaluations") else state.steps, jnp.float32)
 
 
 def _advance(task: Task, template: Problem, lanes: Lanes, pool: Any, slots: Array) -> Any:
@@ -156,8 +156,8 @@ def _advance(task: Task, template: Problem, lanes: Lanes, pool: Any, slots: Arra
         count, batch, _ = carry
         return (count < ROUND) & jnp.any(present & jax.vmap(functools.partial(_running, task))(batch))
 
-    zero = jnp.zeros((), jnp.int32)
-    _, batch, spent = jax.lax.while_loop(unfinished, step, (zero, jax.tree.map(lambda x: x[at], states), zero))
+    start = (jnp.zeros((), jnp.int32), jax.tree.map(lambda x: x[at], states), jnp.zeros((), jnp.float32))
+    _, batch, spent = jax.lax.while_loop(unfinished, step, start)
     states = jax.tree.map(lambda x, new: x.at[slots].set(new, mode="drop"), states, batch)
     running = jax.vmap(functools.partial(_running, task))(states)
     return (states, bias_start), running, spent[None]
@@ -236,17 +236,17 @@ class Engine:
             out, made = self._batch(task, template, lanes, counts)
         found = {name: np.asarray(x) for name, x in out.items()}
         used = (deal < count).ravel()
-        evaluations = np.where(used, found["evaluations"], 0).reshape(self.size, -1).sum(axis=1, dtype=np.int64)
+        evaluations = np.where(used, found["evaluations"], 0).reshape(self.size, -1).sum(axis=1)
         if self.name == "scan":
             made = self.size * evaluations.max()
         back = np.argsort(deal.ravel(), kind="stable")[:count]
-        return {name: x[back] for name, x in found.items()}, np.array([evaluations.sum(), made], np.int64)
+        return {name: x[back] for name, x in found.items()}, np.array([evaluations.sum(), made], float)
 
-    def _batch(self, task: Task, template: Problem, lanes: Lanes, counts: np.ndarray) -> tuple[Lanes, int]:
+    def _batch(self, task: Task, template: Problem, lanes: Lanes, counts: np.ndarray) -> tuple[Lanes, float]:
         size = len(lanes["seed"]) // self.size
         pool = _sharded(_pool, task, self.mesh, template, lanes)
         running = np.arange(size)[None, :] < counts[:, None]
-        widths, made = _widths(min(WIDTH[self.platform], size)), 0
+        widths, made = _widths(min(WIDTH[self.platform], size)), 0.0
         while running.any():
             width = next(w for w in widths if w >= min(running.sum(axis=1).max(), widths[-1]))
             slots = np.full((self.size, width), size, np.int32)
@@ -255,7 +255,7 @@ class Engine:
                 row[: len(waiting)] = waiting
             pool, alive, spent = _sharded(_advance, task, self.mesh, template, lanes, pool, slots.ravel())
             running &= np.asarray(alive).reshape(running.shape)
-            made += width * int(np.asarray(spent).sum())
+            made += width * float(np.asarray(spent).sum())
         # On a CPU one at a time: batched LAPACK calls wait for threads that other devices of the process hold.
         finish = _finish_of(None if self.platform == "cpu" else widths[-1])
         return _sharded(finish, task, self.mesh, template, lanes, pool), made

@@ -61,7 +61,7 @@ def measure(problem: Problem, solution: Solution, bias_start: Array) -> dict[str
         "regime": jnp.where(failed, -1, regime(problem, params, certificate.value)).astype(jnp.int32),
         "status": status.astype(jnp.int32),
         "steps": solution.steps.astype(jnp.int32),
-        "evaluations": solution.evaluations.astype(jnp.int32),
+        "evaluations": jnp.asarray(solution.evaluations, wide),
     }
 
 

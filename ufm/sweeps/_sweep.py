@@ -190,7 +190,7 @@ def _solve_all(
 def _collect(chunks: Iterator[Any], layout: Plan, problem: Problem | None, manifest: dict[str, Any]) -> Sweep:
     """Put the lanes of all chunks in their places."""
     flat: dict[str, np.ndarray] = {}
-    cost = np.zeros(2, np.int64)
+    cost = np.zeros(2)
     for lanes, found in chunks:
         cost += found.pop("cost")
         for name, values in found.items():
