@@ -74,7 +74,7 @@ def optax_lbfgs(problem, start):
         def unfinished(carry):
             state = carry[1]
             count = optax.tree.get(state, "count")
-            return (count == 0) | ((count < 5000) & (optax.tree.norm(optax.tree.get(state, "grad")) > 1e-9))
+            return (count == 0) | ((count < 5000) & (optax.tree.norm(optax.tree.get(state, "grad")) > 1e-10))
 
         return jax.jit(lambda p: jax.lax.while_loop(unfinished, step, (p, optimizer.init(p)))[0])
 
