@@ -15,7 +15,8 @@ from ufm.atlas._draw import SHAPES, Family
 from ufm.atlas.zhou2022 import PAPER, SMOOTHED, best_focal, is_smoothing, random_focal, smoothed_strength
 from ufm.atlas.zhu2021 import coarse_point, escape, is_balanced, saddles
 from ufm.landscape import convex_probability
-from ufm.landscape.critical import Escape, find_critical_points, structured_starts
+from ufm.landscape.critical import Escape
+from ufm.landscape.finder import find_critical_points, structured_starts
 from ufm.losses import Focal
 from ufm.problem import Params, Problem
 from ufm.theory import closed_forms, minimizer
