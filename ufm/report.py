@@ -296,7 +296,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
 h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
 table { border-collapse: collapse; width: 100%; font-size: .875rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--line);
-  overflow-wrap: anywhere; }
+  overflow-wrap: break-word; }
 tr.holds td:last-child { color: var(--right); }
 tr.refuted td:last-child, tr.inconclusive td:last-child { color: var(--wrong); font-weight: 600; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1.5rem; }
@@ -307,7 +307,7 @@ code { font-size: .875rem; }
 @media (max-width: 44rem) {
   thead { position: absolute; left: -9999px; }
   tr { display: block; padding: .5rem 0; border-bottom: 1px solid var(--line); }
-  td { display: grid; grid-template-columns: 9rem 1fr; border: 0; padding: .1rem 0; }
+  td { display: grid; grid-template-columns: 9rem 1fr; border: 0; padding: .1rem 0; overflow-wrap: anywhere; }
   td::before { content: attr(data-name); opacity: .75; }
   td:empty { display: none; }
 }
