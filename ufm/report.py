@@ -15,6 +15,8 @@ from ufm.atlas import Finding, Report, Trials, save_counterexample
 from ufm.atlas._core import CERTIFIED
 from ufm.losses import NAMED
 
+__all__ = ["write", "write_trials"]
+
 COLUMNS = ["theorem", "source", "problem (decays W, H, b)", "quantity", "predicted", "measured", "gap", "verdict"]
 TRIAL_COLUMNS = [
     "theorem",
@@ -40,8 +42,8 @@ def write(found: Report, folder: str | Path) -> Path:
     >>> import tempfile, ufm, ufm.report
     >>> problem = ufm.Problem(3, 4, 2, loss=ufm.losses.CE(), decay=ufm.Decay(0.01, 0.01, 0.01))
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     page = ufm.report.write(ufm.verify(problem, theorem="zhu2021/3.1"), folder).read_text()
-    >>> "ufm verify --rerun specs/01-zhu2021-3.1.json" in page
+    ...     page = ufm.report.write(ufm.verify(problem, theorem="rediscovering/naive"), folder).read_text()
+    >>> "ufm verify --rerun specs/01-rediscovering-naive.json" in page
     True
     """
     folder = Path(folder)
