@@ -15,7 +15,8 @@ ROOMS = ["ufm", *(f"ufm.{room}" for room in (
 RESULTS = {
     "Case", "Certificate", "Collapse", "CriticalPoint", "Custom", "Decay", "Density", "DerivativeCheck", "Descent",
     "Diagram", "Eigenpairs", "Evidence", "Finding", "InputError", "Measurement", "Minimizer", "Nearest", "NoClosedForm",
-    "Observed", "Params", "Quantity", "Reduction", "Report", "Rung", "Solution", "Spectrum", "Trial", "Trials", "Verdict",
+    "Observed", "Params", "Quantity", "Reduction", "Report", "Rung", "Solution", "Spectrum", "Trial", "Trials",
+    "Verdict",
 }  # fmt: skip
 """What a function with an example returns, takes or raises: shown there."""
 UNSHOWN = {
@@ -35,8 +36,8 @@ def public(room):
 
 
 def has_example(thing):
-    members = vars(thing).values() if inspect.isclass(thing) else ()
-    return any(">>>" in (getattr(x, "__doc__", None) or "") for x in (thing, *members))
+    members = [x for x in vars(thing).values() if inspect.isroutine(x)] if inspect.isclass(thing) else []
+    return any(">>>" in (getattr(x, "__doc__", None) or "") for x in [thing, *members])
 
 
 @pytest.mark.parametrize("room", ROOMS)
