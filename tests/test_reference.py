@@ -15,8 +15,8 @@ ROOMS = ["ufm", *(f"ufm.{room}" for room in (
 RESULTS = {
     "Case", "Certificate", "Collapse", "CriticalPoint", "Custom", "Decay", "Density", "DerivativeCheck", "Descent",
     "Diagram", "Eigenpairs", "Evidence", "Finding", "InputError", "Measurement", "Minimizer", "Nearest", "NoClosedForm",
-    "Observed", "Params", "Quantity", "Reduction", "Report", "Rung", "Solution", "Spectrum", "Trial", "Trials",
-    "Verdict",
+    "Observed", "Params", "Quantity", "Reduction", "Regime", "Report", "Rung", "Solution", "Spectrum", "Trial", "Trials",
+    "Status", "Theorem", "Verdict",
 }  # fmt: skip
 """What a function with an example returns, takes or raises: shown there."""
 UNSHOWN = {
