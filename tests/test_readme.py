@@ -68,7 +68,7 @@ def test_example_prints_what_is_shown(name, tmp_path, cache):
 
 def test_the_examples_are_these():
     """Every block of Python is one, so that none is printed without being run."""
-    assert {"solve", "verify", "landscape", "measure"} <= set(EXAMPLES)
+    assert {"solve", "verify", "sweep", "landscape", "measure"} <= set(EXAMPLES)
     assert len(re.findall(r"^```python", README, re.MULTILINE)) == sum(v[0] == "python" for v in EXAMPLES.values())
 
 

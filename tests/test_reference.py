@@ -10,13 +10,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ["ufm", *(f"ufm.{room}" for room in (
-    "atlas", "geometry", "landscape", "losses", "metrics", "plotting", "report", "solvers", "theory",
+    "atlas", "geometry", "landscape", "losses", "metrics", "plotting", "report", "solvers", "sweeps",
+    "theory",
 ))]  # fmt: skip
 RESULTS = {
     "Case", "Certificate", "Collapse", "CriticalPoint", "Custom", "Decay", "Density", "DerivativeCheck", "Descent",
     "Diagram", "Eigenpairs", "Evidence", "Finding", "InputError", "Measurement", "Minimizer", "Nearest", "NoClosedForm",
-    "Observed", "Params", "Quantity", "Reduction", "Regime", "Report", "Rung", "Solution", "Spectrum", "Trial", "Trials",
-    "Status", "Theorem", "Verdict",
+    "Observed", "Params", "Quantity", "Reduction", "Regime", "Report", "Rung", "Solution", "Spectrum", "Trial",
+    "Trials", "Status", "Theorem", "Verdict",
 }  # fmt: skip
 """What a function with an example returns, takes or raises: shown there."""
 UNSHOWN = {

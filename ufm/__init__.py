@@ -12,17 +12,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ufm import atlas, geometry, landscape, losses, metrics, solvers, theory
+    from ufm import atlas, geometry, landscape, losses, metrics, solvers, sweeps, theory
     from ufm._base import InputError
     from ufm.atlas import verify
     from ufm.measurement import Measurement, measure
     from ufm.problem import Decay, Params, Problem
     from ufm.solvers import Solution, Status, solve
     from ufm.spheres import NormalizedProblem
+    from ufm.sweeps import Sweep, sweep
 
 __version__ = "0.1.0"
 
-_ROOMS = ("atlas", "geometry", "landscape", "losses", "metrics", "plotting", "solvers", "theory")
+_ROOMS = ("atlas", "geometry", "landscape", "losses", "metrics", "plotting", "solvers", "sweeps", "theory")
 _HOMES = {
     "Decay": "problem",
     "InputError": "_base",
@@ -32,8 +33,10 @@ _HOMES = {
     "Problem": "problem",
     "Solution": "solvers",
     "Status": "solvers",
+    "Sweep": "sweeps",
     "measure": "measurement",
     "solve": "solvers",
+    "sweep": "sweeps",
     "verify": "atlas",
 }
 
@@ -46,6 +49,7 @@ __all__ = [
     "Problem",
     "Solution",
     "Status",
+    "Sweep",
     "atlas",
     "geometry",
     "landscape",
@@ -54,6 +58,8 @@ __all__ = [
     "metrics",
     "solve",
     "solvers",
+    "sweep",
+    "sweeps",
     "theory",
     "verify",
 ]

@@ -121,7 +121,7 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]
 
 
 def _md(text: str) -> str:
-    return escape(text, quote=False).replace("|", "\\|")
+    return text.replace("<", "&lt;").replace("|", "\\|")
 
 
 def _spec(finding: Finding, number: int, folder: Path, seed: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 import ufm
-from ufm.cli import atlas, landscape, measure, phase, solve, verify
+from ufm.cli import atlas, landscape, measure, phase, solve, sweep, verify
 
 
 def _version(context: click.Context, parameter: click.Parameter, asked: Any) -> None:
@@ -43,6 +43,8 @@ for command in (
     landscape.command,
     atlas.command,
     phase.command,
+    sweep.command,
+    sweep.show,
 ):
     commands.add_command(command)
 

@@ -8,6 +8,7 @@ from ufm.solvers.gradient import Gradient
 from ufm.solvers.lbfgs import LBFGS
 from ufm.solvers.lifted import Lifted
 from ufm.solvers.newton import Newton
+from ufm.solvers.sharding import shard
 from ufm.solvers.spheres import Spheres
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "multistart",
     "parse",
     "run",
+    "shard",
     "solve",
 ]

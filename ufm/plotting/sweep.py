@@ -1,0 +1,184 @@
+"""Pictures of a sweep: scores and bias over one axis with the closed form on top, and heat maps over two."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from ufm._base import require
+from ufm.plotting.scores import SERIES
+from ufm.plotting.style import style
+from ufm.sweeps import Sweep
+from ufm.sweeps._predict import predicted
+
+PANELS = 12
+"""At most; a larger sweep is drawn in part, and says so."""
+SYMBOLS = {
+    "decay.b": "$\\lambda_b$, decay of the bias",
+    "decay.W": "$\\lambda_W$, decay of the classifier",
+    "decay.H": "$\\lambda_H$, decay of the features",
+    "decay.W,decay.H": "$\\lambda_W = \\lambda_H$",
+    "bias_mean": "mean of the initial bias",
+    "scale": "scale of the random start",
+    "classes": "classes $K$",
+    "dim": "dimension $d$",
+    "per_class": "samples per class $n$",
+}
+
+
+def pictures(sweep: Sweep) -> dict[str, Figure]:
+    """Every figure that there is something to draw in, by name."""
+    numeric = _numeric(sweep)
+    found: dict[str, Figure] = {}
+    if sweep.dims == ("lane",) or not numeric:
+        return found
+    if len(numeric) == 1 or "bias_mean" in numeric:
+        found["scores"] = scores_and_bias(sweep, numeric[0])
+    if len(numeric) >= 2:
+        found |= {f"map_{name}": heat_map(sweep, name) for name in ("value", "gap", "regime", "bias")}
+    if any(name.startswith("trajectory.") for name in sweep.data):
+        found["trajectories"] = trajectories(sweep)
+    return found
+
+
+def scores_and_bias(sweep: Sweep, x: str | None = None) -> Figure:
+    """Final scores and bias (points, every seed) over axis ``x``, one panel for every other choice.
+
+    Lines are the closed-form minimiser, where there is one; see `ufm.sweeps._predict.predicted`.
+    """
+    x = _axis(sweep, x)
+    panels, left_out = _panels(sweep, [x, "seed"])
+    with style():
+        figure, grid = _grid_of(len(panels), (4.6, 3.5))
+        for axes, (name, panel) in zip(grid, panels, strict=False):
+            values = panel.coords[x]
+            lines = predicted(panel, x)
+            for key, (colour, text) in SERIES.items():
+                points = np.moveaxis(panel[key], panel.dims.index(x), 0).reshape(len(values), -1)
+                first, *_ = axes.plot(values, points, "o", color=colour, alpha=0.6)
+                first.set_label(text)
+                if lines is not None:
+                    axes.plot(lines["x"], lines[key], "-", color=colour, zorder=3)
+            if _logarithmic(values):
+                axes.set_xscale("log")
+            axes.set(xlabel=SYMBOLS.get(x, x), ylabel="score or bias", title=name)
+        handles, labels = grid[0].get_legend_handles_labels()
+        unique = dict(zip(labels, handles, strict=True))
+        figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=3)
+        figure.suptitle(_title(sweep, left_out, "points: solved, lines: closed form"))
+    return figure
+
+
+def heat_map(sweep: Sweep, quantity: str) -> Figure:
+    """One quantity over the first two numeric axes (the median over seeds), one panel for every other choice."""
+    numeric = _numeric(sweep)
+    require(len(numeric) >= 2, "axes", list(sweep.dims), "two numeric ones or more for a heat map")
+    require(sweep[quantity].ndim == len(sweep.dims), "quantity", quantity, "a number per lane")
+    y, x = numeric[:2]
+    panels, left_out = _panels(sweep, [x, y, "seed"])
+    tables = []
+    for _, panel in panels:
+        order = [panel.dims.index(name) for name in (y, x)]
+        values = np.moveaxis(panel[quantity].astype(float), order, (0, 1))
+        values = np.where(values < 0, np.nan, values) if quantity == "regime" else values
+        tables.append(np.nanmedian(values.reshape(*values.shape[:2], -1), axis=2))
+    logarithmic = quantity in ("gap", "residual", "grad_norm", "nc1", "nc2", "nc3")
+    if logarithmic:
+        tables = [np.log10(np.maximum(np.abs(t), 1e-16)) for t in tables]
+    limits = (0.0, 2.0) if quantity == "regime" else (np.nanmin(tables), np.nanmax(tables))
+    with style():
+        figure, grid = _grid_of(len(panels), (4.8, 3.8))
+        for axes, (name, panel), shown in zip(grid, panels, tables, strict=False):
+            colours = plt.get_cmap("cividis", 3) if quantity == "regime" else "cividis"
+            edges = (_edges(panel.coords[x]), _edges(panel.coords[y]))
+            mesh = axes.pcolormesh(*edges, shown, vmin=limits[0], vmax=limits[1], cmap=colours)
+            for axis, which in ((x, "x"), (y, "y")):
+                if _logarithmic(panel.coords[axis]):
+                    getattr(axes, f"set_{which}scale")("log")
+            axes.set(xlabel=SYMBOLS.get(x, x), ylabel=SYMBOLS.get(y, y), title=name)
+            axes.grid(visible=False)
+        bar = figure.colorbar(mesh, ax=grid, label=f"log10 {quantity}" if logarithmic else quantity)
+        if quantity == "regime":
+            bar.set_ticks([1 / 3, 1, 5 / 3], labels=["zero", "etf", "mean-shifted"])
+        figure.suptitle(_title(sweep, left_out))
+    return figure
+
+
+def trajectories(sweep: Sweep) -> Figure:
+    """What the gradient methods recorded, every lane, one panel for every quantity and static choice."""
+    names = [name for name in sweep.data if name.startswith("trajectory.")]
+    panels, left_out = _panels(sweep, [d for d in sweep.dims if d in _numeric(sweep) or d == "seed"])
+    shown = list(itertools.product(names, panels))[:PANELS]
+    with style():
+        figure, grid = _grid_of(len(shown), (4.2, 3.0))
+        for axes, (name, (title, panel)) in zip(grid, shown, strict=False):
+            rows = panel[name].reshape(-1, panel[name].shape[-1])
+            colours = plt.get_cmap("cividis")(np.linspace(0, 0.95, len(rows)))
+            steps = sweep.info["options"].get("record_every", 1) * np.arange(rows.shape[1])
+            for row, colour in zip(rows, colours, strict=True):
+                axes.plot(steps, row, color=colour, linewidth=1)
+            axes.set(
+                xlabel="gradient step" if "record_every" in sweep.info["options"] else "record",
+                ylabel=name.partition(".")[2],
+                title=title,
+            )
+        figure.suptitle(_title(sweep, left_out or len(shown) < len(names) * len(panels)))
+    return figure
+
+
+def _numeric(sweep: Sweep) -> list[str]:
+    coords = {d: sweep.coords[d] for d in sweep.dims if d in sweep.coords and d != "seed"}
+    return [d for d, values in coords.items() if values.dtype.kind in "if" and len(values) > 1]
+
+
+def _logarithmic(values: Any) -> bool:
+    return bool(values.min() > 0 and values.max() >= 50 * values.min())
+
+
+def _edges(values: Any) -> Any:
+    """Cells around the values: halfway to the neighbours, on the axis's own scale."""
+    at = np.log(values) if _logarithmic(values) else values.astype(float)
+    middle = 0.5 * (at[1:] + at[:-1])
+    edges = np.concatenate([[1.5 * at[0] - 0.5 * at[1]], middle, [1.5 * at[-1] - 0.5 * at[-2]]])
+    return np.exp(edges) if _logarithmic(values) else edges
+
+
+def _axis(sweep: Sweep, x: str | None) -> str:
+    numeric = _numeric(sweep)
+    require(x in numeric if x else bool(numeric), "x", x, f"a numeric axis of the grid: {numeric}")
+    return x or numeric[0]
+
+
+def _panels(sweep: Sweep, kept: list[str]) -> tuple[list[tuple[str, Sweep]], bool]:
+    """The sweep at every combination of the axes that are not ``kept``, named by it."""
+    others = [d for d in sweep.dims if d not in kept]
+    panels = []
+    for combination in itertools.islice(itertools.product(*(sweep.coords[d] for d in others)), PANELS):
+        choice = dict(zip(others, combination, strict=True))
+        words = [
+            str(v) if isinstance(v, str) else f"{SYMBOLS.get(k, k).partition(',')[0]} = {v:g}"
+            for k, v in choice.items()
+        ]
+        panels.append((", ".join(words), sweep.select(**choice)))
+    total = int(np.prod([len(sweep.coords[d]) for d in others]))
+    return panels, total > len(panels)
+
+
+def _grid_of(panels: int, size: tuple[float, float]) -> tuple[Figure, list[Any]]:
+    columns = min(panels, 4 if panels > 4 else 2)
+    if columns == 1:
+        size = (6.4, 4.2)  # room for the legend
+    rows = -(-panels // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(size[0] * columns, size[1] * rows + 0.6), squeeze=False)
+    for axes in grid.flat[panels:]:
+        axes.set_axis_off()
+    return figure, list(grid.flat)
+
+
+def _title(sweep: Sweep, left_out: bool, note: str = "") -> str:
+    words = [sweep.info.get("title", ""), note, f"the first {PANELS} panels only" if left_out else ""]
+    return "; ".join(w for w in words if w)

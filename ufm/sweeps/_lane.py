@@ -1,0 +1,88 @@
+"""One lane of a sweep as traceable functions: its start, and what is measured where the solve ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ufm import metrics
+from ufm._base import cast
+from ufm.problem import Params, Problem
+from ufm.solvers import Solution, Status
+from ufm.solvers.gradient import bias_and_scores
+from ufm.theory import Regime
+from ufm.theory.certificate import TIGHT, _certify
+
+FAILED = (Status.NONFINITE,)
+"""Statuses of a lane that has no result: its numbers are NaN."""
+
+
+def begin(problem: Problem, lane: Mapping[str, Any], dtype: Any) -> Params:
+    """The random start of a lane: that of `ufm.solve` with the same seed."""
+    return problem.init(jax.random.key(lane["seed"]), lane["scale"], lane["bias_mean"], dtype)
+
+
+def mean_bias(params: Params, dtype: Any) -> Array:
+    """Mean bias of a point; zero without one."""
+    return jnp.zeros((), dtype) if params.b is None else jnp.mean(params.b).astype(dtype)
+
+
+def measure(problem: Problem, solution: Solution, bias_start: Array) -> dict[str, Array]:
+    """Everything that a sweep keeps of a lane, evaluated in the widest float of the platform."""
+    wide = jnp.zeros((), float).dtype
+    problem, params = problem.astype(wide), cast(solution.params, wide)
+    certificate = _certificate(problem, params)
+    labels = jnp.asarray(problem.labels)
+    b = jnp.zeros((), wide) if params.b is None else params.b
+    collapse = metrics.collapse(params.W, params.H, labels, params.b)
+    spread = metrics.scores(params.W, params.H, labels)
+    numbers = {
+        "value": certificate.value,
+        "lower_bound": certificate.lower_bound,
+        "gap": certificate.gap,
+        "rounding": certificate.rounding,
+        **bias_and_scores(problem, params),
+        "bias_std": jnp.std(b),
+        "bias_start": bias_start.astype(wide),
+        **{f"{side}_{end}": spread[side][end] for side in spread for end in ("min", "max")},
+        **{name: getattr(collapse, name) for name in ("nc1", "nc2", "nc3", "nc4")},
+        "grad_norm": solution.grad_norm.astype(wide),
+        "residual": solution.residual.astype(wide),
+        **{f"trajectory.{name}": rows.astype(wide) for name, rows in solution.trajectory.items()},
+    }
+    failed = jnp.isin(solution.status, jnp.asarray(FAILED, jnp.int32)) | ~jnp.isfinite(certificate.value)
+    status = jnp.where(failed, Status.NONFINITE, solution.status)
+    return {
+        **{name: jnp.where(failed, jnp.nan, x) for name, x in numbers.items()},
+        "regime": jnp.where(failed, -1, regime(problem, params, certificate.value)).astype(jnp.int32),
+        "status": status.astype(jnp.int32),
+        "steps": solution.steps.astype(jnp.int32),
+        "evaluations": jnp.asarray(solution.evaluations, wide),
+    }
+
+
+def _certificate(problem: Problem, params: Params) -> Any:
+    """As `ufm.theory.certify`: the bias is polished only where that can help."""
+    plain = _certify(problem, params, polish=False)
+    if params.b is None:
+        return plain
+    tight = plain.gap <= TIGHT * jnp.maximum(1.0, jnp.abs(plain.value))
+    return jax.lax.cond(tight, lambda: plain, lambda: _certify(problem, params, polish=True))
+
+
+def regime(problem: Problem, params: Params, value: Array) -> Array:
+    """`Regime` of a point by its classifier alone: its mean row, and what is left of it.
+
+    Sizes count relative to ``sqrt(2 f / decay_W)``, which ``||W||`` cannot exceed at a minimum. In an imbalanced
+    problem ``ETF`` means no more than a centred classifier that is not zero.
+    """
+    mean = jnp.mean(params.W, axis=0)
+    size = jnp.sqrt(2.0 * jnp.abs(value) / problem.decay.W)
+    tiny = 1e-5 if value.dtype == jnp.float64 else 5e-3
+    shifted = jnp.linalg.norm(mean) * problem.classes**0.5 > tiny * size
+    split = jnp.linalg.norm(params.W - mean[None, :]) > tiny * size
+    return jnp.where(shifted, Regime.MEAN_SHIFTED, jnp.where(split, Regime.ETF, Regime.ZERO))

@@ -1,0 +1,137 @@
+"""The result of a sweep: named axes and one NumPy array per quantity."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ufm._base import nearest, require
+from ufm.problem import Problem
+from ufm.solvers import Status
+from ufm.sweeps._axes import STATIC, leaf_names, with_leaf, with_static
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Results of a sweep, labelled.
+
+    Attributes:
+        coords: value of every axis by name.
+        dims: names of the dimensions: the axes of a grid, or ``("lane",)`` for a list, along which every
+            entry of ``coords`` then runs.
+        data: arrays (dims...) by name: ``value``, ``lower_bound``, ``gap`` and its ``rounding``; ``regime`` (a
+            `ufm.theory.Regime`); ``bias``, ``bias_std``, ``bias_start``; unbiased scores ``positive`` and
+            ``negative`` with ``_min`` and ``_max``; ``nc1`` to ``nc4``; ``grad_norm``, ``residual``, ``steps``,
+            ``evaluations``; ``status`` (a `ufm.Status`). A failed lane is NaN, with its status and regime -1.
+            Trajectories have one dimension more, and names that begin with ``trajectory.``.
+        problem: what was varied; None where it was not stored (a user's own loss).
+        info: lanes, chunks, engine, devices, ``useful`` (share of the evaluations made that some lane
+            needed) and the rest of the manifest.
+    """
+
+    coords: dict[str, np.ndarray]
+    dims: tuple[str, ...]
+    data: dict[str, np.ndarray]
+    problem: Problem | None
+    info: dict[str, Any]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        require(name in self.data, "quantity", name, nearest(name, self.data))
+        return self.data[name]
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}: {size}" for name, size in zip(self.dims, self["status"].shape, strict=True))
+        return f"Sweep({sizes}; {self.statuses})"
+
+    @property
+    def statuses(self) -> dict[str, int]:
+        """How many lanes ended how."""
+        values, counts = np.unique(self["status"], return_counts=True)
+        return {Status(int(v)).label: int(n) for v, n in zip(values, counts, strict=True)}
+
+    def select(self, **choice: Any) -> Sweep:
+        """The part of a grid at one value of each axis given, by value: ``select(loss="ce", **{"decay.b": 0.1})``."""
+        data, dims, coords = self.data, self.dims, dict(self.coords)
+        problem = self.problem
+        for name, value in choice.items():
+            require(name in dims, "axis", name, nearest(name, dims))
+            where = np.flatnonzero(coords[name] == value)
+            require(len(where) == 1, name, value, f"one of {coords[name].tolist()}")
+            axis, place = dims.index(name), int(where[0])
+            data = {key: np.take(x, place, axis=axis) for key, x in data.items()}
+            coord = coords.pop(name)[place]
+            dims = dims[:axis] + dims[axis + 1 :]
+            problem = None if problem is None else at(problem, {name: coord})
+        return Sweep(coords, dims, data, problem, self.info)
+
+    def problem_at(self, **choice: Any) -> Problem:
+        """The problem of the lane at the given values of the axes; those not given keep the template's."""
+        require(self.problem is not None, "problem", None, "stored, and a user's own loss is not")
+        return at(self.problem, choice)  # type: ignore[arg-type]
+
+    def to_xarray(self) -> Any:
+        """An `xarray.Dataset` (``pip install 'ufm[sweeps]'``)."""
+        import xarray
+
+        steps = {name: (*self.dims, "record") for name in self.data if name.startswith("trajectory.")}
+        data = {name: (steps.get(name, self.dims), x) for name, x in self.data.items()}
+        grid = self.dims != ("lane",)
+        coords = {name: (name if grid else "lane", x) for name, x in self.coords.items()}
+        flat = {k: v for k, v in self.info.items() if isinstance(v, (str, int, float))}
+        return xarray.Dataset(data, coords, attrs=flat)
+
+    def plot(self, quantity: str | None = None, x: str | None = None) -> Any:
+        """Scores and bias over an axis with the closed form on top, or a heat map of one ``quantity``."""
+        from ufm.plotting.sweep import heat_map, scores_and_bias
+
+        if quantity is None:
+            return scores_and_bias(self, x)
+        return heat_map(self, quantity)
+
+    def summary(self) -> dict[str, Any]:
+        """Counts and ranges, for a table or JSON."""
+        ranges = {}
+        for name, values in self.data.items():
+            finite = values[np.isfinite(values)]
+            if values.ndim == len(self.dims) and name not in ("status", "regime") and finite.size:
+                ranges[name] = {"min": finite.min(), "median": np.median(finite), "max": finite.max()}
+        return {
+            "lanes": int(self["status"].size),
+            "axes": {name: coord.tolist() for name, coord in self.coords.items() if self.dims != ("lane",)},
+            "status": self.statuses,
+            "ranges": ranges,
+            **self.info,
+        }
+
+    def save_table(self, path: str | Path) -> None:
+        """All lanes as comma-separated values, one line each, trajectories left out."""
+        columns = self.table()
+        with Path(path).open("w", newline="", encoding="utf-8") as handle:
+            csv.writer(handle).writerows([list(columns), *zip(*columns.values(), strict=True)])
+
+    def table(self) -> dict[str, list]:
+        """Axes and quantities of every lane, flat, by name."""
+        shape = self["status"].shape
+        if self.dims == ("lane",):
+            places: tuple = tuple(np.arange(shape[0]) for _ in self.coords)
+        else:
+            places = np.unravel_index(np.arange(int(np.prod(shape))), shape) if shape else ()
+        axes = {name: coord[i].tolist() for (name, coord), i in zip(self.coords.items(), places, strict=True)}
+        return axes | {k: x.ravel().tolist() for k, x in self.data.items() if x.ndim == len(shape)}
+
+
+def at(problem: Problem, choice: Mapping[str, Any]) -> Problem:
+    """``problem`` with static choices and leaves from ``choice``; the start and the solver are left out."""
+    static = {k: v.item() if isinstance(v, np.generic) else v for k, v in choice.items() if k in STATIC}
+    problem = with_static(problem, static)
+    leaves = leaf_names(problem)
+    for name, value in choice.items():
+        for part in name.split(","):
+            if part in leaves:
+                problem = with_leaf(problem, part, value)
+    return problem

@@ -1,0 +1,164 @@
+"""Specs: a sweep written down as TOML, and the ones that ship with the package.
+
+title = "Final bias against lambda_b"
+
+[problem]                      # the options of `ufm solve`
+loss = "bce"
+classes = 10
+decay = {W = 5e-4, H = 5e-4, b = 5e-4}
+
+[solver]                       # optional
+name = "sgd:lr=0.5,momentum=0.9"
+max_steps = 20_000
+record_every = 100             # trajectories of a gradient method
+record = ["bias", "positive"]  # all that it records, if not given
+
+[start]                        # optional: where these are no axes
+seed = 0
+
+[axes]                         # a grid; or [[lanes]], one table for each
+"decay.b" = {log = [1e-6, 1.0, 25]}
+loss = ["ce", "bce"]
+seed = {range = [0, 8]}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ufm import losses
+from ufm._base import InputError, nearest, require
+from ufm.problem import Decay, Problem
+from ufm.sweeps._axes import START
+
+SECTIONS = ("title", "problem", "solver", "start", "axes", "lanes", "dtype")
+SOLVER = ("name", "tol", "max_steps", "record_every", "record")
+RECORDED = ("value", "grad_norm", "bias", "positive", "negative")
+RANGES: dict[str, Any] = {"log": np.geomspace, "linear": np.linspace}
+
+
+def spec_names() -> list[str]:
+    """The specs that ship with the package."""
+    folder = importlib.resources.files("ufm.sweeps") / "specs"
+    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+
+
+def read_spec(source: str | Path) -> dict[str, Any]:
+    """Arguments of `ufm.sweep` from a TOML file, or from a shipped spec by its name.
+
+    Raises:
+        InputError: naming the line, or the key and those that are allowed.
+
+    >>> sorted(read_spec("bias-decay")["axes"])
+    ['decay.b', 'loss']
+    """
+    if str(source) in spec_names():
+        text = (importlib.resources.files("ufm.sweeps") / "specs" / f"{source}.toml").read_text()
+    else:
+        path = Path(source)
+        allowed = f"a TOML file, or {nearest(str(source), spec_names())}"
+        require(path.is_file(), "spec", str(source), allowed)
+        text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{source}: {error}") from None
+    try:
+        return _arguments(table)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+
+
+def _arguments(table: dict[str, Any]) -> dict[str, Any]:
+    _known(table, SECTIONS, "key")
+    require(("axes" in table) != ("lanes" in table), "axes", sorted(table), "one of [axes] and [[lanes]]")
+    solver = dict(table.get("solver", {}))
+    _known(solver, SOLVER, "key of [solver]")
+    start = dict(table.get("start", {}))
+    _known(start, START, "key of [start]")
+    axes: Any = table.get("lanes")
+    if axes is None:
+        require(isinstance(table["axes"], Mapping), "axes", table["axes"], "a table: [axes]")
+        axes = {name: _values(name, given) for name, given in table["axes"].items()}
+    else:
+        tables = isinstance(axes, list) and all(isinstance(row, Mapping) for row in axes)
+        require(tables, "lanes", axes, "an array of tables: [[lanes]]")
+    dtype, tol, record = table.get("dtype"), solver.get("tol"), solver.get("record")
+    require(dtype in (None, "float32", "float64"), "dtype", dtype, "'float32' or 'float64'")
+    require(tol is None or isinstance(tol, (int, float)), "tol", tol, "a number")
+    require(record is None or isinstance(record, list), "record", record, f"a list of {', '.join(RECORDED)}")
+    for name in record or ():
+        require(name in RECORDED, "record", name, nearest(str(name), RECORDED))
+    return {
+        "problem": read_problem(table.get("problem", {})),
+        "axes": axes,
+        "solver": solver.get("name"),
+        "options": {k: v for k, v in solver.items() if k in ("tol", "max_steps", "record_every")},
+        "dtype": dtype,
+        "title": table.get("title", ""),
+        "keep": record,
+        **start,
+    }
+
+
+def read_problem(table: Mapping[str, Any]) -> Problem:
+    """The problem that a table states."""
+    known = [f.name for f in dataclasses.fields(Problem) if f.name != "classifier"]
+    _known(table, known, "key of [problem]")
+    fields = dict(table)
+    if "loss" in fields:
+        require(isinstance(fields["loss"], str), "loss", fields["loss"], "a name such as 'bce' or 'focal:gamma=2'")
+        fields["loss"] = losses.parse(fields["loss"])
+    if "decay" in fields:
+        require(isinstance(fields["decay"], Mapping), "decay", fields["decay"], "a table of W, H and b")
+        _known(fields["decay"], ("W", "H", "b"), "decay")
+        fields["decay"] = Decay(**fields["decay"])
+    return Problem(**fields)
+
+
+def problem_table(problem: Problem) -> dict[str, Any] | None:
+    """The table that states ``problem``, exactly; None for a user's own loss or a fixed classifier."""
+    if problem.loss.name not in losses.NAMED or problem.classifier is not None:
+        return None
+    hyper = ",".join(f"{k}={float(v)!r}" for k, v in problem.loss.hyper.items())
+    return {
+        "loss": f"{problem.loss.name}:{hyper}" if hyper else problem.loss.name,
+        "classes": problem.classes,
+        "dim": problem.dim,
+        "per_class": problem.per_class,
+        "decay": {k: float(getattr(problem.decay, k)) for k in "WHb"},
+        "bias": problem.bias,
+        "features": problem.features,
+    }
+
+
+def _values(name: str, given: Any) -> Any:
+    """The values of an axis: a list, or a range."""
+    if not isinstance(given, Mapping):
+        return given
+    kinds = [*RANGES, "range"]
+    require(len(given) == 1, f"axis {name}", dict(given), f"one of {', '.join(kinds)}")
+    kind, numbers = next(iter(given.items()))
+    require(kind in kinds, f"axis {name}", kind, nearest(kind, kinds))
+    try:
+        if kind == "range":
+            return list(range(*numbers))
+        low, high, points = numbers
+        return RANGES[kind](float(low), float(high), points)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"axis {name} = {dict(given)!r}: must be [first, last, points], or [start, stop] ({error})"
+        ) from None
+
+
+def _known(table: Any, known: Any, what: str) -> None:
+    require(isinstance(table, Mapping), what, table, "a table")
+    for key in table:
+        require(key in known, what, key, nearest(str(key), known))
