@@ -17,14 +17,14 @@ RESULTS = {
     "Case", "Certificate", "Collapse", "CriticalPoint", "Custom", "Decay", "Density", "DerivativeCheck", "Descent",
     "Diagram", "Eigenpairs", "Evidence", "Finding", "InputError", "Measurement", "Minimizer", "Nearest", "NoClosedForm",
     "Observed", "Params", "Quantity", "Reduction", "Regime", "Report", "Rung", "Solution", "Spectrum", "Trial",
-    "Trials", "Status", "Theorem", "Verdict",
+    "Trials", "Status", "Sweep", "Theorem", "Verdict",
 }  # fmt: skip
 """What a function with an example returns, takes or raises: shown there."""
 UNSHOWN = {
     # Compilation would make a doctest cost seconds; the notebooks and tests run them.
     "Family", "LBFGS", "Lifted", "Loss", "Operator", "Spheres", "all_rungs", "check", "diagram", "escape_direction",
-    "find_critical_points", "gradient_norms", "measured_rate", "minima_not_global", "multistart", "path", "phase",
-    "plane", "quantity", "rate", "reduce", "rerun", "run", "save_counterexample", "scores_against", "sheet",
+    "find_critical_points", "gradient_norms", "load", "measured_rate", "minima_not_global", "multistart", "path", "phase",
+    "plane", "quantity", "rate", "reduce", "rerun", "run", "save_counterexample", "scores_against", "sheet", "spec_names",
     "standard_suite", "training", "way_down", "write_trials",
 }  # fmt: skip
 """Without an example of their own: what is left to write. A name with one may not stay here."""
