@@ -17,7 +17,7 @@ from ufm._base import matmul
 
 HELD = 2**24
 """Logits up to which they are held whole."""
-BLOCK = 2**20
+BLOCK = 3 * 2**18
 """Logits of a block beyond that."""
 
 
