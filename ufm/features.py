@@ -113,7 +113,10 @@ def _opener(path: Path) -> AbstractContextManager[dict[str, Table]]:
         return contextlib.nullcontext(_npy_folder(path))
     if path.suffix == ".safetensors":
         return _safetensors(path)
-    require(zipfile.is_zipfile(path), "path", str(path), "a .npz or .safetensors file, or a folder of .npy files")
+    # PyTorch's own files are zip archives too, but reading them runs what they hold.
+    known = zipfile.is_zipfile(path) and path.suffix not in (".pt", ".pth")
+    saved = "; from PyTorch: safetensors.torch.save_file" if path.suffix in (".pt", ".pth") else ""
+    require(known, "path", str(path), f"a .npz or .safetensors file, or a folder of .npy files{saved}")
     return _npz(path)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,33 @@ def test_help_does_not_load_jax():
     result = ufm("--help")
     assert result.returncode == 0
     assert "verify" in result.stdout
+
+
+def test_version_names_jax_and_the_device():
+    result = ufm("--version")
+    assert result.returncode == 0, result.stderr
+    assert re.fullmatch(r"ufm \S+, JAX \d+\.\S+ on .*cpu, Python 3\.\S+\n", result.stdout)
+
+
+def test_shell_completes_commands_and_losses():
+    assert "_ufm_completion" in ufm(_UFM_COMPLETE="bash_source").stdout
+    for words, expected in (
+        ("ufm ver", "verify"),
+        ("ufm solve --loss foc", "focal:gamma="),
+        ("ufm solve --so", "--solver"),
+    ):
+        there = {"_UFM_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        assert f"plain,{expected}" in ufm(**there).stdout.splitlines()
+
+
+def test_completion_offers_the_losses_and_solvers_there_are():
+    from ufm.cli._common import LOSSES, SOLVERS
+    from ufm.losses import NAMED
+    from ufm.solvers import parse
+
+    assert {name.split(":")[0] for name in LOSSES} == set(NAMED)
+    for name in SOLVERS:
+        parse(name + "0.1" if name.endswith("=") else name)
 
 
 def test_solve_json_has_the_contract(cache):

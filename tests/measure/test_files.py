@@ -191,3 +191,11 @@ def test_command_line_says_what_is_wrong(arrays, tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("ufm: features.dtype")
+
+
+def test_a_file_of_pytorch_is_refused_with_what_to_do(tmp_path):
+    path = tmp_path / "net.pt"
+    np.savez(tmp_path / "net", data=np.zeros(3))
+    (tmp_path / "net.npz").rename(path)  # a zip archive, as torch.save writes
+    with pytest.raises(InputError, match=r"safetensors\.torch\.save_file"):
+        measure_file(path)

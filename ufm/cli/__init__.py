@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
@@ -10,8 +11,23 @@ import ufm
 from ufm.cli import atlas, landscape, measure, phase, solve, sweep, verify
 
 
+def _version(context: click.Context, parameter: click.Parameter, asked: Any) -> None:
+    """What a bug report needs: versions, and the device that JAX computes on."""
+    if not asked or context.resilient_parsing:
+        return
+    import platform
+
+    import jax
+
+    devices = jax.devices()
+    count = f"{len(devices)} x " if len(devices) > 1 else ""
+    click.echo(f"ufm {ufm.__version__}, JAX {jax.__version__} on {count}{devices[0].device_kind}, ", nl=False)
+    click.echo(f"Python {platform.python_version()}")
+    context.exit()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(ufm.__version__, prog_name="ufm")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="versions, device")
 def commands() -> None:
     """A numerical laboratory for the unconstrained feature model of neural collapse.
 

@@ -14,10 +14,21 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+LOSSES = ("bce", "ce", "focal:gamma=", "ls:alpha=", "mse:kappa=", "logistic")
+SOLVERS = ("newton", "lbfgs", "lifted", "sgd:lr=", "adam:lr=", "adamw:lr=")
+"""What a shell completes; written out, because JAX takes a second to load."""
+
+
+def completed(names: tuple[str, ...]) -> Any:
+    """The argument of `click.option` that completes ``names``, which other values may follow."""
+    return lambda context, parameter, typed: [name for name in names if name.startswith(typed)]
+
+
 PROBLEM_OPTIONS = [
     click.option(
         "--loss",
         default="bce",
+        shell_complete=completed(LOSSES),
         show_default=True,
         help="ce, bce, focal:gamma=3, ls:alpha=0.1, mse:kappa=1,beta=15, logistic",
     ),
@@ -27,10 +38,17 @@ PROBLEM_OPTIONS = [
     click.option("--decay-w", type=float, default=5e-4, show_default=True, help="decay of the classifier, > 0"),
     click.option("--decay-h", type=float, default=5e-4, show_default=True, help="decay of the features, > 0"),
     click.option("--decay-b", type=float, default=5e-4, show_default=True, help="decay of the bias, >= 0"),
-    click.option("--bias", default="per_class", show_default=True, help="per_class, unified or none"),
+    click.option(
+        "--bias",
+        default="per_class",
+        shell_complete=completed(("per_class", "unified", "none")),
+        show_default=True,
+        help="per_class, unified or none",
+    ),
     click.option(
         "--features",
         default="per_sample",
+        shell_complete=completed(("per_sample", "per_class")),
         show_default=True,
         help="per_sample or per_class (exact, cost independent of n)",
     ),
@@ -44,6 +62,7 @@ SOLVER_OPTIONS = [
     click.option(
         "--solver",
         default="newton",
+        shell_complete=completed(SOLVERS),
         show_default=True,
         help="newton, lbfgs, lifted, sgd:lr=0.1,momentum=0.9, adam:lr=1e-3, adamw",
     ),

@@ -11,8 +11,9 @@ FIELDS = ("id", "source", "statement", "formula", "hypotheses", "recorded")
 
 @click.command("atlas")
 @click.option("--paper", help="only the theorems of one paper: the part of an id before its slash")
+@click.option("--markdown", "as_markdown", is_flag=True, help="the table of the README")
 @options([JSON_OPTION])
-def command(paper: str | None, as_json: bool) -> None:
+def command(paper: str | None, as_markdown: bool, as_json: bool) -> None:
     """List the theorems: id, source, hypotheses, claim and the verdict on record."""
     use_jax()
     from ufm._base import nearest, require
@@ -24,5 +25,11 @@ def command(paper: str | None, as_json: bool) -> None:
     listed = [{name: getattr(t, name) for name in FIELDS} for t in theorems]
     if as_json:
         print_json({"theorems": listed})
+    elif as_markdown:
+        from ufm.report import markdown
+
+        shown = ("id", "source", "hypotheses", "recorded")
+        cells = [[str(entry[name]) for name in shown] for entry in listed]
+        click.echo("\n".join(markdown(["theorem", "source", "hypotheses", "verdict"], cells)))
     else:
         table("", list(FIELDS), [[str(entry[name]) for name in FIELDS] for entry in listed])

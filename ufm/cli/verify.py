@@ -38,7 +38,7 @@ VERIFY_OPTIONS = [
         "--report",
         type=click.Path(file_okay=False),
         metavar="DIR",
-        help="write report.md and report.json there, and counterexamples",
+        help="write report.html, report.md and report.json there, and what --rerun reads",
     ),
 ]
 
@@ -96,7 +96,10 @@ def command(
 
         found = verify(problem, paper=paper, theorem=theorem, seed=seed, starts=starts, progress=progress)
     if report is not None:
-        write(found, Path(report))
+        from ufm.report import write
+
+        save_json(report_json(found), report)
+        click.echo(f"report: {write(found, report)}", err=True)
     return answer(found, as_json)
 
 
@@ -114,6 +117,7 @@ def verify_random_command(
 ) -> int:
     """The run over random problems, its table and its files."""
     from ufm.atlas import save_counterexample, verify_random
+    from ufm.report import TRIAL_COLUMNS, problem_text, trial_rows, write_trials
 
     with progress_bar("verify", None, "instance") as bar:
 
@@ -124,16 +128,11 @@ def verify_random_command(
         found = verify_random(instances, paper=paper, theorem=theorem, seed=seed, quick=quick, progress=progress)
     saved: dict[str, str] = {}
     if folder is not None:
-        place = Path(folder)
         for trial in found.trials:
             if trial.counterexample is not None:
-                saved[trial.theorem.id] = str(save_counterexample(trial.counterexample, place, seed))
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "report.json").write_text(json.dumps(plain(trials_json(found, saved)), indent=2) + "\n")
-        lines = ["# Theorems on random problems", "", found.summary, ""]
-        lines += markdown(TRIAL_COLUMNS, trial_rows(found))
-        lines += ["", "Made with " + ", ".join(f"{k} {v}" for k, v in found.meta.items()) + ".", ""]
-        (place / "report.md").write_text("\n".join(lines))
+                saved[trial.theorem.id] = str(save_counterexample(trial.counterexample, Path(folder), seed))
+        save_json(trials_json(found, saved), folder)
+        click.echo(f"report: {write_trials(found, saved, folder)}", err=True)
     if as_json:
         print_json(trials_json(found, saved))
     else:
@@ -141,36 +140,17 @@ def verify_random_command(
         for trial in found.trials:
             shown = trial.counterexample or next((f for f in trial.findings if f.verdict == "inconclusive"), None)
             if shown is not None:
-                click.echo(f"{trial.theorem.id} {shown.verdict} on {_problem_text(shown.problem)}: {shown.reason}")
+                click.echo(f"{trial.theorem.id} {shown.verdict} on {problem_text(shown.problem)}: {shown.reason}")
             if trial.theorem.id in saved:
                 click.echo(f"  again: ufm verify --rerun {saved[trial.theorem.id]}")
         click.echo(found.summary)
     return 0 if found.ok else 1
 
 
-TRIAL_COLUMNS = [
-    "theorem",
-    "source",
-    "inside",
-    "at boundary",
-    "outside: claim false",
-    "undecided",
-    "worst residual / tolerance",
-    "worst gap",
-    "verdict",
-]
-
-
-def trial_rows(found: Any) -> list[list[str]]:
-    """The trials as rows of `TRIAL_COLUMNS`."""
-    rows = []
-    for t in found.trials:
-        gap = "" if t.gap is None else f"{t.gap:.0e}"
-        mark = "" if t.as_recorded else f"  (recorded: {t.theorem.recorded})"
-        numbers = [str(len(t.findings)), str(t.boundary), f"{t.outside}: {t.broken}" if t.outside else "", ""]
-        numbers[-1] = str(t.undecided) if t.undecided else ""
-        rows.append([t.theorem.id, t.theorem.source, *numbers, f"{t.residual:.0e}", gap, t.verdict + mark])
-    return rows
+def save_json(content: dict[str, Any], folder: str) -> None:
+    """``report.json`` in ``folder``."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    (Path(folder) / "report.json").write_text(json.dumps(plain(content), indent=2) + "\n")
 
 
 def trials_json(found: Any, saved: dict[str, str]) -> dict[str, Any]:
@@ -201,12 +181,6 @@ def trials_json(found: Any, saved: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def markdown(columns: list[str], rows: list[list[str]]) -> list[str]:
-    """A table as lines of Markdown."""
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    return lines + ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-
-
 def finding_json(finding: Any) -> dict[str, Any]:
     """One finding as JSON."""
     return {
@@ -234,48 +208,12 @@ def report_json(report: Any) -> dict[str, Any]:
     }
 
 
-def _problem_text(problem: Any) -> str:
-    if hasattr(problem, "gamma"):
-        return f"normalised gamma={float(problem.gamma):g} {_problem_text(problem.problem)}"
-    d = problem.decay
-    bias = {"per_class": "", "unified": ", unified b", "none": ", no b"}[problem.bias]
-    return (
-        f"{problem.loss} K={problem.classes} d={problem.dim} n={problem.per_class}"
-        f" ({float(d.W):g}, {float(d.H):g}, {float(d.b):g}){bias}"
-    )
-
-
-COLUMNS = ["theorem", "source", "problem (decays W, H, b)", "quantity", "predicted", "measured", "gap", "verdict"]
-
-
-def rows(report: Any) -> list[list[str]]:
-    """The findings as rows of `COLUMNS`: the headline, or the worst quantity where one disagrees."""
-    found = []
-    for f in report.findings:
-        headline = f.worst if f.worst is not None and f.worst.residual > 1 else (f.quantities or [None])[0]
-        numbers = ["", "", ""]
-        if headline is not None:
-            numbers = [headline.name, f"{headline.predicted:.10g}", f"{headline.measured:.10g}"]
-        gap = "" if f.gap is None else f"{f.gap:.0e}"
-        mark = "" if f.as_recorded else f"  (recorded: {f.recorded or f.theorem.recorded})"
-        found.append([f.theorem.id, f.theorem.source, _problem_text(f.problem), *numbers, gap, f.verdict + mark])
-    return found
-
-
 def show(report: Any) -> None:
     """Table, the reasons of whatever does not simply hold, and the summary."""
+    from ufm.report import COLUMNS, problem_text, rows
+
     table("", COLUMNS, rows(report))
     for f in report.findings:
         if f.verdict == "inconclusive" or not f.as_recorded or (f.verdict == "refuted" and f.recorded is not None):
-            click.echo(f"{f.theorem.id} {f.verdict} on {_problem_text(f.problem)}: {f.reason}")
+            click.echo(f"{f.theorem.id} {f.verdict} on {problem_text(f.problem)}: {f.reason}")
     click.echo(report.summary)
-
-
-def write(report: Any, folder: Path) -> None:
-    """``report.md`` and ``report.json`` in ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").write_text(json.dumps(plain(report_json(report)), indent=2) + "\n")
-    lines = ["# Theorems, checked", "", report.summary, ""]
-    lines += markdown(COLUMNS, rows(report))
-    lines += ["", "Made with " + ", ".join(f"{k} {v}" for k, v in report.meta.items()) + ".", ""]
-    (folder / "report.md").write_text("\n".join(lines))

@@ -20,6 +20,10 @@ class MSE(Loss):
 
     ``kappa`` weighs the true class and ``beta`` is its target; both positive and finite. There is no
     factor 1/2: papers that use ``||z - e_k||^2 / 2`` have half this loss.
+
+    >>> import jax.numpy as jnp
+    >>> float(MSE(kappa=2.0, beta=3.0)(jnp.array([1.0, 1.0]), 0))   # 2 (1 - 3)^2 + 1
+    9.0
     """
 
     kappa: Any = 1.0

@@ -55,7 +55,11 @@ class Collapse:
 
 
 def class_means(H: Array, labels: Array, classes: int) -> Array:
-    """Mean feature of each class, as columns (d, K). A class without samples gets zero."""
+    """Mean feature of each class, as columns (d, K). A class without samples gets zero.
+
+    >>> class_means(jnp.array([[1.0, 3.0, 5.0]]), jnp.array([0, 0, 1]), 2).tolist()
+    [[2.0, 5.0]]
+    """
     sums = jax.ops.segment_sum(H.T, labels, num_segments=classes)
     counts = jax.ops.segment_sum(jnp.ones(H.shape[1], H.dtype), labels, num_segments=classes)
     return (sums / jnp.maximum(counts, 1.0)[:, None]).T
@@ -138,7 +142,12 @@ def nearest_mean(H: Array, means: Array) -> Array:
 
 @jax.jit
 def scores(W: Array, H: Array, labels: Array) -> dict[str, dict[str, Array]]:
-    """Unbiased scores ``w_j'h``: mean, min and max over true classes (positive) and others (negative)."""
+    """Unbiased scores ``w_j'h``: mean, min and max over true classes (positive) and others (negative).
+
+    >>> found = scores(jnp.eye(2), 3.0 * jnp.eye(2), jnp.array([0, 1]))
+    >>> float(found["positive"]["mean"]), float(found["negative"]["max"])
+    (3.0, 0.0)
+    """
     table = matmul(W, H)
     true = jnp.arange(W.shape[0], dtype=jnp.int32)[:, None] == jnp.asarray(labels, jnp.int32)[None, :]
 

@@ -133,7 +133,12 @@ def _point(problem: Problem, solution: Reduction, key: Array | None) -> Params:
 
 
 def predict(problem: Problem) -> Minimizer | None:
-    """`minimizer`, or None where there is no closed form."""
+    """`minimizer`, or None where there is no closed form.
+
+    >>> import ufm
+    >>> predict(ufm.Problem(3, 4, (3, 2, 1))) is None   # imbalanced
+    True
+    """
     try:
         return minimizer(problem)
     except NoClosedForm:

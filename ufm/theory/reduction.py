@@ -73,6 +73,10 @@ def collapse_strength(problem: Problem) -> Any:
     """``mu = sqrt(n decay_W decay_H)``, the one number that controls collapse in a balanced problem.
 
     In float64 from numbers, whatever JAX's default; in the dtype of the leaves under a transformation.
+
+    >>> import ufm
+    >>> round(float(collapse_strength(ufm.Problem(3, 4, 4, decay=ufm.Decay(0.01, 0.04, 0.0)))), 9)
+    0.04
     """
     decay = problem.decay
     xp: Any = jnp if is_traced(decay) else np
@@ -80,7 +84,12 @@ def collapse_strength(problem: Problem) -> Any:
 
 
 def bias_stiffness(problem: Problem) -> Any:
-    """``L``: the bias beta 1 costs ``L beta^2/2``. Infinite without a bias."""
+    """``L``: the bias beta 1 costs ``L beta^2/2``. Infinite without a bias.
+
+    >>> import ufm
+    >>> float(bias_stiffness(ufm.Problem(3, 4, 4, decay=ufm.Decay(0.01, 0.01, 0.5))))
+    1.5
+    """
     factor = {"per_class": float(problem.classes), "unified": 1.0, "none": np.inf}[problem.bias]
     if problem.bias == "none":
         return factor + 0.0 * problem.decay.b
