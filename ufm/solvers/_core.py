@@ -57,7 +57,8 @@ class Solution:
         residual: norm of the scaled gradient over ``sqrt(2 |value|)``, which ``tol`` bounds.
         status: a `Status` as an integer; see `status_name`.
         steps: outer iterations.
-        evaluations: gradients plus Hessian-vector products, the unit of cost.
+        evaluations: gradients plus Hessian-vector products of full size, the unit of cost; those of the
+            problem with one feature per class count for K/N.
         trajectory: arrays recorded along the way, by name (empty unless asked for).
     """
 

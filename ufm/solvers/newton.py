@@ -6,9 +6,12 @@ shrunk by ``min(3/10, residual^{1/2})`` relative to the start, which gives super
 Negative curvature carries it off strict saddles. Near the solution, where the decrease predicted
 drowns in the rounding of f, both decreases get the same allowance (their Sec. 17.4.2).
 
+Where a convex loss makes every minimiser collapse, the Hessian is replaced by its two blocks at the class
+means (`classwise`): the products of one do not depend on N, the other falls idle as the features meet.
+
 Small decays make the valley of equal products W H narrow, and Newton crawls along it. The decays of W and H
 therefore start inflated, at a twentieth of where everything collapses to zero, and fall to their own
-values by factors of 8, each time the residual is below a tenth.
+values by factors of 8, each time the residual is below a tenth. A start that is nearly critical is spared.
 """
 
 from __future__ import annotations
