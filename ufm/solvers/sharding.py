@@ -28,8 +28,8 @@ def shard(params: Params, mesh: Mesh) -> Params:
     >>> import jax, ufm
     >>> mesh = jax.make_mesh((1,), ("samples",), axis_types=(jax.sharding.AxisType.Auto,))
     >>> problem = ufm.Problem(classes=3, dim=4, per_class=5)
-    >>> shard(problem.init(jax.random.key(0)), mesh).H.sharding.spec
-    PartitionSpec(None, 'samples')
+    >>> tuple(shard(problem.init(jax.random.key(0)), mesh).H.sharding.spec)
+    (None, 'samples')
     """
     axes = dict(zip(mesh.axis_names, mesh.devices.shape, strict=True))
     known = {"samples", "classes"}
