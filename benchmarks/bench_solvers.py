@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import argparse
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 
@@ -257,7 +257,9 @@ def main() -> None:
         problem = read(given.problems[0], given.decay)
         if given.only != ["idle"]:
             jax.block_until_ready(SOLVERS[given.only[0]](problem, problem.init(jax.random.key(0))))
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        # ru_maxrss would be the parent's, which a child inherits.
+        status = Path("/proc/self/status").read_text()
+        print(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
         return
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, {platform.machine()}, {time.strftime('%Y-%m-%d')}")
     print("command: python benchmarks/bench_solvers.py " + " ".join(sys.argv[1:]))
