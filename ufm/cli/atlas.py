@@ -26,7 +26,7 @@ def command(paper: str | None, as_markdown: bool, as_json: bool) -> None:
     if as_json:
         print_json({"theorems": listed})
     elif as_markdown:
-        from ufm.report import markdown
+        from ufm.report.tables import markdown
 
         shown = ("id", "source", "hypotheses", "recorded")
         cells = [[str(entry[name]) for name in shown] for entry in listed]
