@@ -136,16 +136,7 @@ print(f"certified gap {evidence.gap:.0e}")
 for name in ("bce", "merging"):
     chart = atlas.diagram(name)
     points = chart.solve(9)
-    lattice = 50
-    figure = plotting.phase(
-        chart.axes(lattice),
-        chart.lattice(lattice),
-        points,
-        chart.regimes,
-        labels=(chart.x_label, chart.y_label),
-        title=chart.title,
-    )
-    figure.savefig(figures / f"02_phase_{name}.png")
+    plotting.phase(chart, points).savefig(figures / f"02_phase_{name}.png")
     wrong = sum(p.wrong for p in points)
     print(f"{name}: {len(points)} points, {sum(p.certified for p in points)} certified, {wrong} on the wrong side")
     assert wrong == 0

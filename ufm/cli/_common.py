@@ -6,9 +6,10 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import click
 
@@ -130,6 +131,30 @@ def problem_from(given: dict[str, Any]) -> Any:
     )
 
 
+def solver_from(given: dict[str, Any]) -> Any:
+    """The solver that the options name."""
+    from ufm import solvers
+
+    return solvers.parse(given["solver"], tol=given["tol"], max_steps=given["max_steps"])
+
+
+def solutions(problem: Any, given: dict[str, Any]) -> list[Any]:
+    """Solutions from every start that the options ask for, in order."""
+    from ufm import solvers
+
+    names = {"starts": "starts", "scale": "init_scale", "bias_mean": "init_bias", "dtype": "dtype"}
+    options = {name: given[option] for name, option in names.items()}
+    with progress_bar("solve", "step") as advance:
+        return solvers.multistart(
+            problem,
+            given["seed"],
+            solver_from(given),
+            eliminate=given.get("eliminate", True),
+            progress=lambda steps, residual: advance(steps, note=f"residual {residual:.1e}"),
+            **options,
+        )
+
+
 def _whole_numbers(field: str, text: str) -> tuple[int, ...]:
     from ufm import InputError
 
@@ -188,8 +213,22 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     console.print(grid)
 
 
-def progress_bar(description: str, total: int | None, unit: str) -> Any:
-    """A bar on standard error that appears once the work has lasted a second."""
+class Advance(Protocol):
+    """How far the work has come."""
+
+    def __call__(self, done: int, total: int | None = None, note: str = "") -> None: ...
+
+
+@contextmanager
+def progress_bar(description: str, unit: str) -> Iterator[Advance]:
+    """A bar on standard error that appears once the work has lasted a second; the value moves it."""
     from tqdm import tqdm
 
-    return tqdm(desc=description, total=total, unit=unit, delay=1.0, file=sys.stderr, leave=False, dynamic_ncols=True)
+    with tqdm(desc=description, unit=unit, delay=1.0, file=sys.stderr, leave=False, dynamic_ncols=True) as bar:
+
+        def advance(done: int, total: int | None = None, note: str = "") -> None:
+            bar.total = total
+            bar.set_postfix_str(note, refresh=False)
+            bar.update(max(done - bar.n, 0))
+
+        yield advance

@@ -15,6 +15,7 @@ from ufm.cli._common import (
     print_json,
     problem_from,
     problem_json,
+    solutions,
     table,
     use_jax,
 )
@@ -68,9 +69,7 @@ def landscape_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
         {"groups": r.groups, "value": r.value, "index": r.spectrum.index, "kernel": r.spectrum.kernel} for r in rungs
     ]
     if given["eigs"] or exact is None:
-        names = {"starts": "starts", "scale": "init_scale", "bias_mean": "init_bias", "dtype": "dtype"}
-        solver = solvers.parse(given["solver"], tol=given["tol"], max_steps=given["max_steps"])
-        solution = solvers.solve(problem, given["seed"], solver, **{k: given[v] for k, v in names.items()})
+        solution = solvers.best_of(solutions(problem, given))
         solved = landscape.examine(problem, solution.params)
         report["solved"] = {"status": solution.status_name, **point_json(solved)}
         if solved.spectrum is not None:

@@ -38,13 +38,8 @@ def command(paths: tuple[str, ...], compare: bool, figure: str | None, as_json: 
 def _measured(path: str) -> Any:
     from ufm.measurement import measure_file
 
-    with progress_bar(path, None, "row") as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return measure_file(path, progress)
+    with progress_bar(path, "row") as advance:
+        return measure_file(path, advance)
 
 
 def _save(figure: str, paths: tuple[str, ...], networks: list[Any]) -> None:

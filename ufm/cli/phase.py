@@ -12,7 +12,9 @@ from ufm.cli._common import JSON_OPTION, options, print_json, progress_bar, use_
 @click.command("phase")
 @click.argument("name", metavar="{bce|mse|merging}")
 @click.option("--points", type=int, default=12, show_default=True, help="solved points along each axis")
-@click.option("--lattice", type=int, default=60, show_default=True, help="predicted points along each axis")
+@click.option(
+    "--lattice", type=click.IntRange(2), default=60, show_default=True, help="predicted points along each axis"
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="of the random starts")
 @click.option("--out", type=click.Path(dir_okay=False), metavar="PNG", help="figure  [default: phase_NAME.png]")
 @options([JSON_OPTION])
@@ -24,25 +26,15 @@ def command(name: str, points: int, lattice: int, seed: int, out: str | None, as
     predicted line is red; exit status 1 if there is one.
     """
     use_jax()
-    from ufm._base import require
     from ufm.atlas import diagram
     from ufm.atlas._phase import MARGIN
     from ufm.plotting import phase
 
-    require(lattice >= 2, "lattice", lattice, "a whole number >= 2")
     chosen = diagram(name)
-    with progress_bar("phase", points * points, "point") as bar:
-        found = chosen.solve(points, seed, lambda done, total: bar.update(done - bar.n))
+    with progress_bar("phase", "point") as advance:
+        found = chosen.solve(points, seed, advance)
     path = Path(out or f"phase_{name}.png")
-    figure = phase(
-        chosen.axes(lattice),
-        chosen.lattice(lattice),
-        found,
-        chosen.regimes,
-        labels=(chosen.x_label, chosen.y_label),
-        title=chosen.title,
-    )
-    figure.savefig(path)
+    phase(chosen, found, lattice).savefig(path)
     wrong = [p for p in found if p.wrong]
     certified = [p for p in found if p.certified]
     counts = {r: sum(p.measured == r for p in certified) for r in chosen.regimes}

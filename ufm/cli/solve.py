@@ -14,7 +14,8 @@ from ufm.cli._common import (
     print_json,
     problem_from,
     problem_json,
-    progress_bar,
+    solutions,
+    solver_from,
     table,
     use_jax,
 )
@@ -47,27 +48,8 @@ def solve_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
     from ufm import metrics, solvers, theory
     from ufm.metrics.collapse import Collapse
 
-    solver = solvers.parse(given["solver"], tol=given["tol"], max_steps=given["max_steps"])
-    with progress_bar("solve", None, "step") as bar:
-
-        def progress(steps: int, residual: float) -> None:
-            bar.set_postfix_str(f"residual {residual:.1e}")
-            bar.update(max(steps - bar.n, 0))
-
-        solutions = solvers.multistart(
-            problem,
-            given["seed"],
-            solver,
-            eliminate=given["eliminate"],
-            starts=given["starts"],
-            scale=given["init_scale"],
-            bias_mean=given["init_bias"],
-            dtype=given["dtype"],
-            progress=progress,
-        )
-    values = [float(s.value) for s in solutions]
-    chosen = int(np.argmin([v if np.isfinite(v) else np.inf for v in values]))
-    best = solutions[chosen]
+    found = solutions(problem, given)
+    best = solvers.best_of(found)
     params, labels = best.params, problem.labels
     b = np.zeros(problem.classes) if params.b is None else np.broadcast_to(params.b, (problem.classes,))
     certificate = theory.certify(problem, params)
@@ -75,11 +57,11 @@ def solve_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
     collapse: Collapse = metrics.collapse(params.W, params.H, labels, params.b)
     report = {
         "problem": problem_json(problem),
-        "value": values[chosen],
+        "value": float(best.value),
         "grad_norm": best.grad_norm,
         "residual": best.residual,
         "status": best.status_name,
-        "eliminated": given["eliminate"] and solvers.eliminates(solver, problem),
+        "eliminated": given["eliminate"] and solvers.eliminates(solver_from(given), problem),
         "steps": best.steps,
         "evaluations": best.evaluations,
         "certificate": {
@@ -102,7 +84,7 @@ def solve_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
         "collapse": vars(collapse),
     }
     if given["starts"] > 1:
-        report["starts"] = values
+        report["starts"] = [float(s.value) for s in found]
     return report
 
 

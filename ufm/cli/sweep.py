@@ -53,12 +53,10 @@ def command(
 
     arguments = sweeps.read_spec(spec)
     with _joined() if distributed else contextlib.nullcontext():
-        with _interruptible(out) as stopping, progress_bar("sweep", None, "lane") as bar:
+        with _interruptible(out) as stopping, progress_bar("sweep", "lane") as advance:
 
             def progress(done: int, failed: int, total: int) -> None:
-                bar.total = total
-                bar.set_postfix_str(f"{failed} failed")
-                bar.update(done - bar.n)
+                advance(done, total, f"{failed} failed")
                 if stopping() and done < total:
                     raise click.Abort
 

@@ -88,13 +88,8 @@ def command(
         if (paper or theorem) and chosen - covered:
             missing = ", ".join(sorted(chosen - covered))
             click.echo(f"not in the standard suite, see --instances: {missing}", err=True)
-    with progress_bar("verify", None, "check") as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        found = verify(problem, paper=paper, theorem=theorem, seed=seed, starts=starts, progress=progress)
+    with progress_bar("verify", "check") as advance:
+        found = verify(problem, paper=paper, theorem=theorem, seed=seed, starts=starts, progress=advance)
     if report is not None:
         from ufm.report import write
 
@@ -117,15 +112,11 @@ def verify_random_command(
 ) -> int:
     """The run over random problems, its table and its files."""
     from ufm.atlas import save_counterexample, verify_random
-    from ufm.report import TRIAL_COLUMNS, problem_text, trial_rows, write_trials
+    from ufm.report import write_trials
+    from ufm.report.tables import TRIAL_COLUMNS, problem_text, trial_rows
 
-    with progress_bar("verify", None, "instance") as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        found = verify_random(instances, paper=paper, theorem=theorem, seed=seed, quick=quick, progress=progress)
+    with progress_bar("verify", "instance") as advance:
+        found = verify_random(instances, paper=paper, theorem=theorem, seed=seed, quick=quick, progress=advance)
     saved: dict[str, str] = {}
     if folder is not None:
         for trial in found.trials:
@@ -210,7 +201,7 @@ def report_json(report: Any) -> dict[str, Any]:
 
 def show(report: Any) -> None:
     """Table, the reasons of whatever does not simply hold, and the summary."""
-    from ufm.report import COLUMNS, problem_text, rows
+    from ufm.report.tables import COLUMNS, problem_text, rows
 
     table("", COLUMNS, rows(report))
     for f in report.findings:

@@ -3,51 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
+from ufm._base import require
 from ufm.plotting.style import BLUE, GREEN, GREY, ORANGE, style
+
+if TYPE_CHECKING:
+    from ufm.atlas._phase import Diagram, Point
 
 COLOURS = (GREY, BLUE, ORANGE, GREEN)
 RED = "#E00000"
 
 
-def phase(
-    axes_of: tuple[Any, Any],
-    lattice: Any,
-    points: Sequence[Any],
-    regimes: Sequence[str],
-    *,
-    labels: tuple[str, str],
-    title: str = "",
-) -> Figure:
-    """Regions and boundary of ``lattice`` with the solved ``points`` on top.
+def phase(diagram: Diagram, points: Sequence[Point], lattice: int = 60) -> Figure:
+    """Predicted regions and boundaries of a ``diagram`` with the solved ``points`` on top.
 
     Args:
-        axes_of: x (m,) and y (m,) of the lattice.
-        lattice: index of the predicted regime (m, m), y first.
-        points: each with ``x``, ``y``, ``measured``, ``certified`` and ``wrong``.
-        regimes: their names, in the order of the indices.
-        labels: of the two axes.
-        title: of the figure.
+        diagram: from `ufm.atlas.diagram`.
+        points: what its ``solve`` returned.
+        lattice: predictions along each axis, >= 2.
+
+    Raises:
+        InputError: on a lattice of fewer.
     """
-    x, y = axes_of
+    require(isinstance(lattice, int) and lattice >= 2, "lattice", lattice, "a whole number >= 2")
+    regimes, regions = diagram.regimes, diagram.lattice(lattice)
+    x, y = diagram.axes(lattice)
     colours = dict(zip(regimes, COLOURS, strict=False))
     with style():
         figure, axes = plt.subplots(figsize=(6.4, 4.8))
         last = len(regimes) - 1
         faint = ListedColormap([colours[r] for r in regimes])
-        axes.pcolormesh(x, y, lattice, cmap=faint, vmin=-0.5, vmax=last + 0.5, alpha=0.18, shading="nearest")
+        axes.pcolormesh(x, y, regions, cmap=faint, vmin=-0.5, vmax=last + 0.5, alpha=0.18, shading="nearest")
         for i in range(len(regimes)):
-            member = np.asarray(lattice) == i
+            member = regions == i
             if member.any() and not member.all():
                 axes.contour(x, y, member.astype(float), levels=[0.5], colors="black", linewidths=0.8)
 
-        def dots(own: list[Any], marker: str, colour: str, label: str) -> None:
+        def dots(own: list[Point], marker: str, colour: str, label: str) -> None:
             if own:
                 x, y = [p.x for p in own], [p.y for p in own]
                 axes.plot(x, y, marker, color=colour, label=label, clip_on=False)
@@ -56,7 +53,7 @@ def phase(
             dots([p for p in points if p.measured == r and p.certified and not p.wrong], "o", colours[r], r)
         dots([p for p in points if not p.certified], "x", "black", "not certified")
         dots([p for p in points if p.wrong], "s", RED, "wrong side")
-        axes.set(xscale="log", yscale="log", xlabel=labels[0], ylabel=labels[1], title=title)
+        axes.set(xscale="log", yscale="log", xlabel=diagram.x_label, ylabel=diagram.y_label, title=diagram.title)
         axes.grid(visible=False)
         figure.legend(loc="outside lower center", ncols=5)
     return figure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ufm.solvers._core import Solution, Status, run
-from ufm.solvers._solve import eliminates, multistart, parse, solve
+from ufm.solvers._solve import best_of, eliminates, multistart, parse, solve
 from ufm.solvers.gradient import Gradient
 from ufm.solvers.lbfgs import LBFGS
 from ufm.solvers.lifted import Lifted
@@ -19,6 +19,7 @@ __all__ = [
     "Solution",
     "Spheres",
     "Status",
+    "best_of",
     "eliminates",
     "multistart",
     "parse",

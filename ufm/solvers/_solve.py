@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -102,7 +102,7 @@ def solve(
     >>> solution.status_name, round(float(solution.value), 6)
     ('converged', 0.213667)
     """
-    solutions = multistart(
+    found = multistart(
         problem,
         key,
         solver,
@@ -114,8 +114,18 @@ def solve(
         dtype=dtype,
         progress=progress,
     )
-    values = [float(s.value) if np.isfinite(s.value) else np.inf for s in solutions]
-    return solutions[int(np.argmin(values))]
+    return best_of(found)
+
+
+def best_of(solutions: Sequence[Solution]) -> Solution:
+    """The solution of lowest value; a value that is not finite counts as infinite.
+
+    >>> import ufm
+    >>> found = multistart(ufm.Problem(2, 2, 1, ufm.losses.CE()), starts=3)
+    >>> best_of(found).value == min(s.value for s in found)
+    Array(True, dtype=bool)
+    """
+    return min(solutions, key=lambda s: float(s.value) if np.isfinite(s.value) else np.inf)
 
 
 def multistart(
