@@ -80,6 +80,17 @@ def test_gradient_against_finite_differences():
     np.testing.assert_allclose(ravel_pytree(gradient(problem, params))[0], differences, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("bias", BIASES)
+@pytest.mark.parametrize("fixed", [False, True], ids=["free", "fixed"])
+def test_hessian_is_the_change_of_the_gradient(fixed, bias):
+    classifier = np.random.default_rng(0).normal(size=(3, 2)) if fixed else None
+    problem = Problem(3, 2, (1, 2, 3), losses.Focal(2.0), Decay(0.01, 0.02, 0.3), bias, classifier=classifier)
+    params, direction = problem.init(jax.random.key(0)), problem.init(jax.random.key(1), scale=2.0)
+    _, expected = jax.jvp(jax.grad(problem.objective), (params,), (direction,))
+    found = jax.jit(lambda p, x, v: p.hessian(x)(v))(problem, params, direction)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15), found, expected)
+
+
 # Invariances ----------------------------------------------------------------------------------
 
 

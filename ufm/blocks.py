@@ -53,7 +53,7 @@ def blocked_loss(loss: Any, W: Array, b: Array, H: Array, labels: Array, weights
     def visit(start: Any, size: int, total: Array) -> Array:
         return total + _block_loss(loss, W, b, *_slice(start, size, H, labels, weights))
 
-    return _fold(visit, jnp.zeros((), H.dtype), *_sizes(W, H))
+    return _fold(visit, jnp.zeros((), H.dtype), W.shape[0], H.shape[1])
 
 
 def _forward(loss: Any, W: Array, b: Array, H: Array, labels: Array, weights: Array) -> tuple[Array, Any]:
@@ -66,16 +66,12 @@ def _forward(loss: Any, W: Array, b: Array, H: Array, labels: Array, weights: Ar
         return value + v, jax.tree.map(jnp.add, shared, tuple(of_shared)), features
 
     zeros = jax.tree.map(jnp.zeros_like, ((loss, W, b), H))
-    value, shared, features = _fold(visit, (jnp.zeros((), H.dtype), *zeros), *_sizes(W, H))
+    value, shared, features = _fold(visit, (jnp.zeros((), H.dtype), *zeros), W.shape[0], H.shape[1])
     return value, (*shared, features)
 
 
 def _backward(gradient: Any, cotangent: Array) -> tuple[Any, ...]:
     return (*jax.tree.map(lambda g: cotangent * g, gradient), None, None)
-
-
-def _sizes(W: Array, H: Array) -> tuple[int, int]:
-    return W.shape[0], H.shape[1]
 
 
 blocked_loss.defvjp(_forward, _backward)

@@ -1,4 +1,4 @@
-"""Hessian-vector products, forward over reverse, and the dense Hessian where it fits."""
+"""Hessian-vector products as operators, and the dense Hessian where it fits."""
 
 from __future__ import annotations
 
@@ -12,41 +12,11 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from ufm._base import matmul, require
+from ufm._base import require
 from ufm.problem import Params, Problem
 
 DENSE_LIMIT = 4000
 """Variables up to which a dense Hessian is formed by default (128 MB in float64)."""
-
-
-def linearised(problem: Problem, params: Params) -> Callable[[Params], Params]:
-    """``direction -> Hessian direction``, with all that depends on the point alone computed once.
-
-    Forward over reverse through the loss, with G the gradient in Z and dG its change along dZ; the product rule
-    through ``Z = W H + b``, and the penalty is quadratic:
-
-        dZ = dW H + W dH + db,   (dG H' + G dH',  W' dG + dW' G,  dG 1) + decays times (dW, dH, db).
-
-    Autodiff of the whole objective gives the same products, but compiled for CPU it fuses them with the penalty
-    into loops that cost twice as much at a million variables.
-    """
-    if problem.classifier is not None:
-        return jax.linearize(jax.grad(problem.objective), params)[1]
-    problem = problem.astype(params.H.dtype)
-    W, H = params.W, params.H
-    G, curvature = jax.linearize(jax.grad(problem.risk), problem.logits(params))
-
-    def product(direction: Params) -> Params:
-        dW, dH, db = direction.W, direction.H, direction.b
-        dZ = matmul(dW, H) + matmul(W, dH)
-        if db is not None:
-            dZ += db[:, None] if jnp.ndim(db) else db
-        dG = curvature(dZ)
-        b = None if db is None else jnp.sum(dG, axis=1 if jnp.ndim(db) else None)
-        through_loss = Params(matmul(dG, H.T) + matmul(G, dH.T), matmul(W.T, dG) + matmul(dW.T, G), b)
-        return jax.tree.map(jnp.add, through_loss, jax.grad(problem.penalty)(direction))
-
-    return product
 
 
 @jax.jit
@@ -59,14 +29,14 @@ def hvp(problem: Problem, params: Params, direction: Params) -> Params:
     >>> hvp(problem, params, params).W.shape
     (3, 4)
     """
-    return linearised(problem, params)(direction)
+    return problem.hessian(params)(direction)
 
 
 @jax.jit
 def _products(problem: Problem, params: Params, directions: Array) -> Array:
     """Hessian times each row of ``directions`` (k, size)."""
     _, unravel = ravel_pytree(params)
-    product = linearised(problem, params)
+    product = problem.hessian(params)
     # One direction after another: vmap would transpose every product, three times the cost on CPU.
     return jax.lax.map(lambda row: ravel_pytree(product(unravel(row)))[0], directions)
 

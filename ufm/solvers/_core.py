@@ -188,7 +188,16 @@ class Scaled:
 
     def hessian(self, scaled: Params) -> Callable[[Params], Params]:
         """The Hessian there, as a map of directions."""
-        return jax.linearize(jax.grad(self.objective), scaled)[1]
+        plain = self.problem.hessian(self.outward(scaled))
+
+        def product(direction: Params) -> Params:
+            image = self.gradient(plain(self.outward(direction)))
+            if self.inflation is None:
+                return image
+            excess = self.inflation - 1.0
+            return Params(image.W + excess * direction.W, image.H + excess * direction.H, image.b)
+
+        return product
 
     def retract(self, scaled: Params, move: Params) -> Params:
         """The point a ``move`` away."""

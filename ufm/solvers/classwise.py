@@ -101,8 +101,8 @@ class Classwise:
     def deviation_hessian(self, means: Params) -> Callable[[Array], Array]:
         """``v -> inflation v + W^T C_k W v / (N decay_H)`` on features (d, N) that sum to zero in each class."""
         space, problem = self.space, self.space.problem
-        W = means.W / space.scale.W if problem.classifier is None else jnp.asarray(problem.classifier, means.H.dtype)
         plain = space.outward(Params(means.W, self.spread(means), means.b))
+        W = problem.classifier_of(plain)
         logits = problem.logits(plain)
         _, curve = jax.linearize(jax.grad(lambda z: jnp.sum(problem.losses(z))), logits)
         factor = 1.0 / (problem.samples * space.scale.H**2)
