@@ -135,16 +135,18 @@ class Newton:
         stalled = ~first & ~accept & (blind | (length <= eps * state.radius))
 
         if self.anneal:
+
+            def warm() -> Array:
+                # A start near a critical point of the problem itself is there already.
+                own_value, _, own_norm = deflate(state.inflation - 1.0, point, value, gradient, gradient_norm)
+                return residual(own_norm, own_value) <= 0.1
+
             near = residual(gradient_norm, value) <= 0.1
             following = jnp.where(near | stalled, jnp.maximum(1.0, state.inflation / 8.0), state.inflation)
-            # A start near a critical point of the problem itself is there already.
-            own_value, own_gradient = deflate(state.inflation - 1.0, point, value, gradient)
-            warm = first & (residual(norm(own_gradient), own_value) <= 0.1)
-            following = jnp.where(warm, 1.0, following)
+            following = jnp.where(jax.lax.cond(first, warm, lambda: jnp.zeros((), bool)), 1.0, following)
             drop = state.inflation - following
             stalled = stalled & (drop == 0)
-            value, gradient = deflate(drop, point, value, gradient)
-            gradient_norm = jnp.where(drop > 0, norm(gradient), gradient_norm)
+            value, gradient, gradient_norm = deflate(drop, point, value, gradient, gradient_norm)
         else:
             following = state.inflation
 
@@ -193,9 +195,7 @@ class Newton:
         running = state.status == Status.RUNNING
         value, gradient, gradient_norm = state.value, state.gradient, state.gradient_norm
         if self.anneal:  # a solve cut short still carries inflated decays, which are not the problem's
-            excess = state.inflation - 1.0
-            value, gradient = deflate(excess, state.point, value, gradient)
-            gradient_norm = jnp.where(excess > 0, norm(gradient), gradient_norm)
+            value, gradient, gradient_norm = deflate(state.inflation - 1.0, state.point, value, gradient, gradient_norm)
         return Solution(
             params=scaled.outward(state.point),
             value=value,
@@ -208,10 +208,16 @@ class Newton:
         )
 
 
-def deflate(drop: Array, point: Params, value: Array, gradient: Params) -> tuple[Array, Params]:
-    """Value and gradient after the inflation of the decays falls by ``drop``; nothing is evaluated again."""
-    W, H, b = gradient.W - drop * point.W, gradient.H - drop * point.H, gradient.b
-    return value - drop * half_square(point), Params(W, H, b)
+def deflate(
+    drop: Array, point: Params, value: Array, gradient: Params, gradient_norm: Array
+) -> tuple[Array, Params, Array]:
+    """Value, gradient and its norm after the inflation of the decays falls by ``drop``; nothing is evaluated again."""
+
+    def fallen() -> tuple[Array, Params, Array]:
+        slope = Params(gradient.W - drop * point.W, gradient.H - drop * point.H, gradient.b)
+        return value - drop * half_square(point), slope, norm(slope)
+
+    return jax.lax.cond(drop > 0, fallen, lambda: (value, gradient, gradient_norm))
 
 
 def steihaug(
