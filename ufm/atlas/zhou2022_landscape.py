@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Sequence
 
 import jax
@@ -22,8 +21,6 @@ from ufm.losses import Focal
 from ufm.problem import Params, Problem
 from ufm.theory import closed_forms, minimizer
 
-SEARCH = threading.Lock()
-"""XLA's thread pool on CPU deadlocks when two threads run batched eigendecompositions at once (jax 0.10)."""
 STARTS = 12
 """Of the search for critical points: it finds two to eight of them, the origin among them or not."""
 
@@ -65,8 +62,7 @@ FOCAL_SADDLE = Theorem(
 
 def _found_points(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     """Critical points from random and structured starts; the minimum from the scalar equation."""
-    with SEARCH:
-        found = find_critical_points(problem, structured_starts(problem, STARTS, evidence.seed))
+    found = find_critical_points(problem, structured_starts(problem, STARTS, evidence.seed))
     least = minimum(problem, best_focal(problem))
     others = [c for c in found if c.value > least + 1e-9]
     safe = convex_probability(float(problem.loss.hyper["gamma"]))

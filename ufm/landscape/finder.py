@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from typing import Any
 
@@ -51,6 +52,8 @@ def _refine(problem: Problem, start: Params, descend: Array, steps: int) -> tupl
     return unravel(x), jnp.linalg.norm(g)
 
 
+SEARCH = threading.Lock()
+"""XLA's thread pool on CPU deadlocks when two threads run batched eigendecompositions at once (jax 0.10)."""
 _refine_all = jax.jit(jax.vmap(_refine, (None, 0, 0, None)), static_argnums=3)
 
 
@@ -117,7 +120,10 @@ def find_critical_points(
     size = Hessian(problem, points[0]).size
     require(size <= limit, "size", size, f"at most {limit}; use ufm.solve for minima, or raise limit")
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *points)
-    ends, norms = _refine_all(problem.astype(points[0].H.dtype), stacked, jnp.asarray(descend, jnp.int32), steps)
+    with SEARCH:
+        ends, norms = jax.block_until_ready(
+            _refine_all(problem.astype(points[0].H.dtype), stacked, jnp.asarray(descend, jnp.int32), steps)
+        )
     found: list[tuple[np.ndarray, Params]] = []
     for i, size in enumerate(np.asarray(norms)):
         if not size <= tol:
