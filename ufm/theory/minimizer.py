@@ -55,6 +55,16 @@ def _reduction(problem: Problem, centred: bool) -> Reduction:
     return jax.tree.map(float, solution)
 
 
+def refuse_asymmetric(problem: Problem) -> None:
+    """Raise `NoClosedForm` unless every class is like every other."""
+    if not problem.balanced:
+        raise NoClosedForm(f"per_class = {problem.per_class}: no closed form for imbalanced counts")
+    if problem.classifier is not None:
+        raise NoClosedForm("classifier = fixed: no closed form for a given classifier")
+    if not problem.loss.symmetric:
+        raise NoClosedForm(f"loss = {problem.loss}: no closed form for a loss that tells classes apart")
+
+
 def symmetric_minimizer(problem: Problem) -> tuple[Reduction, bool, float]:
     """The scalar minimiser alone, whether it is exact, and the minimum without a bound on the dimension.
 
@@ -63,12 +73,7 @@ def symmetric_minimizer(problem: Problem) -> tuple[Reduction, bool, float]:
     Raises:
         NoClosedForm: as `minimizer`.
     """
-    if not problem.balanced:
-        raise NoClosedForm(f"per_class = {problem.per_class}: no closed form for imbalanced counts")
-    if problem.classifier is not None:
-        raise NoClosedForm("classifier = fixed: no closed form for a given classifier")
-    if not problem.loss.symmetric:
-        raise NoClosedForm(f"loss = {problem.loss}: no closed form for a loss that tells classes apart")
+    refuse_asymmetric(problem)
     free = _reduction(problem, centred=False)
     best, exact = free, True
     rank = (problem.classes - 1) * (free.gap > 0) + (free.shift != 0)

@@ -31,7 +31,7 @@ from ufm.losses import Loss
 from ufm.problem import Params, Problem
 from ufm.theory.collapsed import collapsed_spectrum
 from ufm.theory.eigenvalues import Spectrum
-from ufm.theory.minimizer import NoClosedForm
+from ufm.theory.minimizer import refuse_asymmetric
 from ufm.theory.reduction import bias_stiffness, collapse_strength, reduce_scalar
 from ufm.theory.spectrum import symmetric_spectrum
 
@@ -139,19 +139,10 @@ def ladder(problem: Problem) -> list[Rung]:
     >>> [(r.prototypes, round(r.value, 4), r.spectrum.index, r.spectrum.kernel) for r in ladder(problem)]
     [(1, 1.7918, 40, 0), (2, 1.2013, 32, 7), (3, 0.8415, 24, 13), (6, 0.2098, 0, 25)]
     """
-    _require_free(problem)
+    refuse_asymmetric(problem)
     with jax.enable_x64(True):
         rungs = [_rung(problem, m) for m in divisors(problem.classes)]
     return [rung for rung in rungs if rung is not None]
-
-
-def _require_free(problem: Problem) -> None:
-    if not problem.balanced:
-        raise NoClosedForm(f"per_class = {problem.per_class}: the ladder needs balanced counts")
-    if problem.classifier is not None:
-        raise NoClosedForm("classifier = fixed: the ladder needs a free classifier")
-    if not problem.loss.symmetric:
-        raise NoClosedForm(f"loss = {problem.loss}: the ladder needs a loss that treats classes alike")
 
 
 _reduce = in_float64(reduce_scalar, static=("centred", "size"))
@@ -188,7 +179,7 @@ def merged(problem: Problem, groups: Sequence[int], seed: int = 0) -> Rung:
     >>> rung.spectrum.index, rung.spectrum.kernel
     (10, 4)
     """
-    _require_free(problem)
+    refuse_asymmetric(problem)
     groups = tuple(int(s) for s in groups)
     K, m = problem.classes, len(groups)
     require(min(groups) >= 1 and sum(groups) == K, "groups", groups, f"sizes that sum to classes = {K}")
