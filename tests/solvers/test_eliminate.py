@@ -27,7 +27,7 @@ def collapsed(problem, seed=0):
     return space, classwise.Classwise(space), space.inward(Params(params.W, H, params.b))
 
 
-def close(a, b, rtol=1e-12):
+def assert_close(a, b, rtol=1e-12):
     a, b = ravel_pytree(a)[0], ravel_pytree(b)[0]
     np.testing.assert_allclose(a, b, atol=rtol * float(jnp.max(jnp.abs(b))))
 
@@ -40,10 +40,10 @@ def test_at_collapse_the_two_blocks_are_the_hessian(problem):
     along = split.means(direction)
     embedded = Params(along.W, split.spread(along), along.b)
     product = split.mean_hessian(means)(along)
-    close(hessian(embedded), Params(product.W, split.spread(product), product.b))
+    assert_close(hessian(embedded), Params(product.W, split.spread(product), product.b))
     within = direction.H - split.spread(along)
     still = Params(jnp.zeros_like(point.W), within, jnp.zeros_like(point.b))
-    close(hessian(still), Params(still.W, split.deviation_hessian(means)(within), still.b))
+    assert_close(hessian(still), Params(still.W, split.deviation_hessian(means)(within), still.b))
 
 
 @PROBLEMS
