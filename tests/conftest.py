@@ -6,6 +6,8 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Half of a test's time is compilation; the commands and notebooks that CI runs are compiled as users' are.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Figures are drawn without a screen, whatever the machine has.
+os.environ.setdefault("MPLBACKEND", "Agg")
 
 import jax
 

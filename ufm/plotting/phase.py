@@ -34,6 +34,19 @@ def phase(
         regimes: their names, in the order of the indices.
         labels: of the two axes.
         title: of the figure.
+
+    Returns:
+        A figure of pyplot, to be saved and closed by the caller.
+
+    >>> from types import SimpleNamespace
+    >>> import matplotlib.pyplot as plt, ufm, ufm.plotting
+    >>> diagram = ufm.atlas.diagram("merging")
+    >>> solved = SimpleNamespace(x=3.0, y=0.2, measured="merged", certified=True, wrong=False)   # or diagram.solve()
+    >>> labels = (diagram.x_label, diagram.y_label)
+    >>> figure = ufm.plotting.phase(diagram.axes(8), diagram.lattice(8), [solved], diagram.regimes, labels=labels)
+    >>> figure.axes[0].get_xlabel(), [text.get_text() for text in figure.legends[0].get_texts()]
+    ('ratio of the counts', ['merged'])
+    >>> plt.close(figure)
     """
     x, y = axes_of
     colours = dict(zip(regimes, COLOURS, strict=False))
