@@ -19,8 +19,8 @@ class Loss:
 
     >>> import jax, ufm
     >>> loss, z = ufm.losses.BCE(), jax.numpy.array([2.0, -1.0, 0.5])
-    >>> u = jax.grad(loss)(z, 0)
-    >>> abs(float(loss(z, 0) + loss.conjugate(u, 0) - u @ z)) < 1e-6
+    >>> value, u = jax.jit(jax.value_and_grad(loss))(z, 0)
+    >>> abs(float(value + loss.conjugate(u, 0) - u @ z)) < 1e-6
     True
     >>> loss.convex, loss.shift_invariant, ufm.losses.Focal(3.0).hyper
     (True, False, {'gamma': 3.0})
