@@ -18,7 +18,14 @@ matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 class InputError(ValueError):
-    """A value that a caller gave is not allowed; the message names field, value and what is."""
+    """A value that a caller gave is not allowed; the message names field, value and what is.
+
+    >>> import ufm
+    >>> ufm.Problem(classes=1)
+    Traceback (most recent call last):
+        ...
+    ufm._base.InputError: classes = 1: must be a whole number >= 2
+    """
 
 
 def require(ok: bool, field: str, value: object, allowed: str) -> None:

@@ -41,6 +41,22 @@ def test_extreme_pairs(name, which):
     assert sum(copies for _, copies, _ in pairs.clusters) == 16
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_blocks_nearly_as_large_as_the_matrix(dtype):
+    # The block is as wide as what is left of the space, or wider: most of each new block is rounding.
+    rng = np.random.default_rng(2)
+    for n in range(2, 12):
+        generic, few = rng.normal(size=n), rng.integers(-1, 3, n)
+        for exact in (np.sort(generic), np.sort(few)):
+            basis = np.linalg.qr(rng.normal(size=(n, n)))[0]
+            operator = Operator.of_matrix(((basis * exact) @ basis.T).astype(dtype))
+            for k in range(1, n + 1):
+                for which, wanted in (("smallest", exact[:k]), ("largest", exact[::-1][:k])):
+                    pairs = extreme_eigenpairs(operator, k, which)
+                    assert pairs.converged.all()
+                    assert np.max(np.abs(pairs.values - wanted)) < 40 * n * np.finfo(dtype).eps
+
+
 @pytest.mark.parametrize("loss", [ufm.losses.CE(), ufm.losses.BCE()], ids=str)
 def test_hessian_at_collapse(loss):
     problem = ufm.Problem(4, 9, 5, loss=loss, decay=ufm.Decay(5e-3, 1e-3, 0.5))

@@ -49,7 +49,13 @@ class Quantity:
 
 
 def quantity(name: str, predicted: Any, measured: Any, scale: float = 1e-7) -> Quantity:
-    """A `Quantity` whose tolerance is ``scale * max(1, |predicted|)``."""
+    """A `Quantity` whose tolerance is ``scale * max(1, |predicted|)``.
+
+    >>> import ufm
+    >>> found = ufm.atlas.quantity("minimum", predicted=4.0, measured=4.0 + 8e-7)
+    >>> found.tolerance, round(found.residual, 6)      # above 1: not what was predicted
+    (4e-07, 2.0)
+    """
     predicted, measured = float(predicted), float(measured)
     return Quantity(name, predicted, measured, scale * max(1.0, abs(predicted)))
 
@@ -222,6 +228,20 @@ def check(
     A claim about the global minimum *holds* when every quantity agrees at a certified minimiser. It is
     *refuted* when one disagrees at a certified minimiser, or when the solver found a value below the
     claimed minimum, which needs no certificate. Otherwise the run is inconclusive.
+
+    Args:
+        theorem: one of `ufm.atlas.THEOREMS`, or one's own.
+        problem: of the theorem's kind; outside its hypotheses nothing is computed.
+        evidence: what is measured of the problem, to share among theorems; computed if not given.
+        recorded: the verdict to compare with (`Finding.as_recorded`).
+        note: kept in the finding.
+
+    >>> import jax; jax.config.update("jax_enable_x64", True)
+    >>> import ufm
+    >>> problem = ufm.Problem(4, 5, 2, loss=ufm.losses.BCE(), decay=ufm.Decay(5e-3, 1e-3, 0.5))
+    >>> evidence, theorems = ufm.atlas.Evidence(problem), ufm.atlas.THEOREMS
+    >>> [ufm.atlas.check(theorems[t], problem, evidence).verdict.value for t in ("li2025/2", "li2025/2-corrected")]
+    ['refuted', 'holds']
     """
     finding = functools.partial(Finding, theorem, problem, recorded=recorded, note=note)
     if not theorem.applies(problem):

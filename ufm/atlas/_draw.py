@@ -40,6 +40,15 @@ class Family:
         strength: range of ``K mu`` (``N sqrt(decay_W decay_H)`` when imbalanced, scaled the same way).
         decay_b: range of the bias decay; (0, 0) for none.
         balance: range of ``decay_W/decay_H``.
+
+    Ranges are of a number with a uniform logarithm. Calling it with a generator draws one `Problem`.
+
+    >>> import numpy as np, ufm
+    >>> family = ufm.atlas.Family(lambda rng: ufm.losses.CE(), shapes=((3, 4, 2),), strength=(0.1, 0.5))
+    >>> rng = np.random.default_rng(0)
+    >>> strengths = [3 * float(ufm.theory.collapse_strength(family(rng))) for _ in range(100)]
+    >>> 0.1 <= min(strengths) < 0.12 < 0.45 < max(strengths) <= 0.5
+    True
     """
 
     loss: Callable[[np.random.Generator], Loss]

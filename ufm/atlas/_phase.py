@@ -214,7 +214,16 @@ DIAGRAMS: Sequence[Diagram] = (
 
 
 def diagram(name: str) -> Diagram:
-    """A diagram by its name."""
+    """A diagram by its name.
+
+    Raises:
+        InputError: for an unknown name; those that are known are the names of `DIAGRAMS`.
+
+    >>> import ufm
+    >>> merging = ufm.atlas.diagram("merging")
+    >>> [[merging.regimes[i] for i in row] for row in merging.lattice(3)]    # decay by row, ratio by column
+    [['apart', 'apart', 'apart'], ['apart', 'merged', 'merged'], ['zero', 'zero', 'zero']]
+    """
     known = {d.name: d for d in DIAGRAMS}
     require(name in known, "diagram", name, nearest(name, known))
     return known[name]

@@ -177,7 +177,24 @@ def try_once(theorem: Theorem, problem: Any, seed: int = 0, *, outside: bool = F
 
 
 def save_counterexample(finding: Finding, folder: Path, seed: int) -> Path:
-    """Write a refuted instance as JSON; `rerun` reads it."""
+    """Write a refuted instance as JSON; `rerun` reads it.
+
+    Args:
+        finding: of a problem with a loss of `ufm.losses` that has a name.
+        folder: made if it is not there.
+        seed: of the random start, to be used again.
+
+    Returns:
+        The path of the file, named after the theorem.
+
+    >>> import json, pathlib, tempfile, ufm
+    >>> theorem = ufm.atlas.THEOREMS["zhou2022/contrastive-focal"]
+    >>> finding = ufm.atlas.check(theorem, ufm.Problem(40, 40, 1, loss=ufm.losses.Focal(2.0)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = ufm.atlas.save_counterexample(finding, pathlib.Path(folder), seed=0)
+    ...     path.name, json.loads(path.read_text())["verdict"]
+    ('zhou2022-contrastive-focal.json', 'refuted')
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{finding.theorem.id.replace('/', '-')}.json"
     content = {
@@ -196,8 +213,21 @@ def save_counterexample(finding: Finding, folder: Path, seed: int) -> Path:
 def rerun(path: str | Path, theorems: dict[str, Theorem]) -> Finding:
     """Check a saved instance again; its ``recorded`` verdict is the saved one.
 
+    Args:
+        path: of the file that `save_counterexample` wrote.
+        theorems: by id, such as `ufm.atlas.THEOREMS`.
+
     Raises:
         InputError: if the file does not hold one.
+
+    >>> import pathlib, tempfile, ufm
+    >>> theorem = ufm.atlas.THEOREMS["zhou2022/contrastive-focal"]
+    >>> finding = ufm.atlas.check(theorem, ufm.Problem(40, 40, 1, loss=ufm.losses.Focal(2.0)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = ufm.atlas.save_counterexample(finding, pathlib.Path(folder), seed=0)
+    ...     again = ufm.atlas.rerun(path, ufm.atlas.THEOREMS)
+    >>> again.verdict.value, again.as_recorded
+    ('refuted', True)
     """
     try:
         saved = json.loads(Path(path).read_text())

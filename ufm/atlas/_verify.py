@@ -49,7 +49,13 @@ THEOREMS: dict[str, Theorem] = {t.id: t for group in PAPERS.values() for t in gr
 
 
 def standard_suite() -> list[Case]:
-    """The cases that ``ufm verify`` runs: the papers' settings (K = 10 and 100, decays 5e-4) and small ones."""
+    """The cases that ``ufm verify`` runs: the papers' settings (K = 10 and 100, decays 5e-4) and small ones.
+
+    >>> import ufm
+    >>> refuted = [case for case in ufm.atlas.standard_suite() if case.recorded == "refuted"]
+    >>> [case.theorem.id for case in refuted]
+    ['li2025/2', 'li2025/2', 'rediscovering/normalised']
+    """
     holds = Verdict.HOLDS
     ten = Problem(10, 64, 100, decay=Decay(5e-4, 5e-4, 5e-4))
     hundred = Problem(100, 128, 10, decay=Decay(5e-4, 5e-4, 5e-4))

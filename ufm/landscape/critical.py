@@ -97,6 +97,23 @@ def escape_direction(problem: Problem, params: Params) -> Escape:
 
     Zhu et al. 2021, Thm 3.2: at a critical point with d > K it descends unless the point is global. The
     curvature equals the promise exactly; where the promise is positive nothing is said.
+
+    Args:
+        problem: with a free classifier.
+        params: any point; the promise is the curvature at critical ones.
+
+    Returns:
+        An `Escape`; without a direction where W has rank d.
+
+    Raises:
+        InputError: for a fixed classifier.
+
+    >>> import jax, ufm
+    >>> problem = ufm.Problem(3, 5, 2, loss=ufm.losses.CE(), decay=ufm.Decay(0.01, 0.01, 0.01))
+    >>> origin = jax.tree.map(jax.numpy.zeros_like, problem.init(jax.random.key(0)))
+    >>> escape = ufm.landscape.escape_direction(problem, origin)
+    >>> round(float(escape.promised), 4), round(escape.measured, 4)
+    (-0.2257, -0.2257)
     """
     require(problem.classifier is None, "classifier", "fixed", "free: None")
     weights = np.broadcast_to(problem.multiplicity, (problem.columns,))

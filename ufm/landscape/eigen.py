@@ -66,7 +66,10 @@ def _orthonormal(block: np.ndarray, floor: float, *bases: np.ndarray) -> np.ndar
     keep = sizes > floor**2
     if not keep.any():
         return block[:0]
-    block = (mix[:, keep].T @ block) / np.sqrt(sizes[keep])[:, None]
+    # Longest first. Where little is left to add, most of the block is rounding along the same few directions; taken
+    # before the true one, it makes that one count as already there, and neither is kept.
+    order = np.flatnonzero(keep)[::-1]
+    block = (mix[:, order].T @ block) / np.sqrt(sizes[order])[:, None]
     # Squaring in the Gram matrix costs half the digits: a second pass restores them.
     block = orthogonalise(block, *bases)
     q, r = np.linalg.qr(block.T)

@@ -107,6 +107,16 @@ def find_critical_points(
         tol: gradient norm at which an end counts as critical.
         steps: Newton steps a start.
         limit: variables allowed.
+
+    Raises:
+        InputError: without a start, or beyond ``limit`` variables.
+
+    >>> import jax; jax.config.update("jax_enable_x64", True)
+    >>> import ufm
+    >>> problem = ufm.Problem(3, 2, 1, loss=ufm.losses.BCE(), decay=ufm.Decay(0.1, 0.1, 0.2))
+    >>> points = ufm.landscape.find_critical_points(problem, starts=24)
+    >>> points[0].kind, {p.kind for p in points[1:]}, points[-1].groups
+    ('global minimum', {'strict saddle'}, (3,))
     """
     if isinstance(starts, int):
         # Least squares alone is drawn to saddles: some starts walk down first, part of the way or all of it.
@@ -139,6 +149,16 @@ def minima_not_global(points: Iterable[CriticalPoint]) -> list[CriticalPoint]:
     """Local minima that another of the ``points`` undercuts, which is the proof that they are not global.
 
     Each has index 0 and a kernel of rotations alone, so it is a strict minimum up to rotation.
+
+    Args:
+        points: of one problem, as `find_critical_points` returns them; those that are not critical are left out.
+
+    >>> import jax; jax.config.update("jax_enable_x64", True)
+    >>> import ufm
+    >>> problem = ufm.Problem(3, 2, 1, loss=ufm.losses.BCE(), decay=ufm.Decay(0.005, 0.01, 0.5))   # d = K - 1
+    >>> points = ufm.landscape.find_critical_points(problem, starts=24)
+    >>> round(points[0].value, 4), [round(p.value, 4) for p in ufm.landscape.minima_not_global(points)]
+    (0.2053, [0.7494])
     """
     points = [p for p in points if p.critical]
     least = min((p.value for p in points), default=np.inf)
@@ -168,7 +188,19 @@ def partitions(total: int, most: int | None = None) -> list[tuple[int, ...]]:
 
 
 def all_rungs(problem: Problem) -> list[theory.Rung]:
-    """`theory.ladder` and the unequal groupings of `theory.merged`: one rung for each partition of K."""
+    """`theory.ladder` and the unequal groupings of `theory.merged`: one rung for each partition of K.
+
+    Descending in value, from the origin (one group) to the minimiser (K groups); equal groups that do not fit
+    the dimension are left out.
+
+    Raises:
+        NoClosedForm: for imbalanced counts, a fixed classifier or a loss that tells classes apart.
+
+    >>> import ufm
+    >>> problem = ufm.Problem(3, 4, 1, loss=ufm.losses.BCE(), decay=ufm.Decay(0.01, 0.01, 0.01))
+    >>> [(rung.groups, round(rung.value, 4), rung.spectrum.index) for rung in ufm.landscape.all_rungs(problem)]
+    [((3,), 1.9164, 8), ((2, 1), 1.0586, 4), ((1, 1, 1), 0.2371, 0)]
+    """
     equal = theory.ladder(problem)
     known = {rung.groups for rung in equal}
     rest = [p for p in partitions(problem.classes) if p not in known and len(set(p)) > 1]

@@ -61,6 +61,13 @@ class Operator:
         size: number of rows.
         dtype: of the products.
         apply: maps rows (k, size) to rows (k, size).
+
+    The Laplacian of a ring, never formed, with eigenvalues ``2 - 2 cos(2 pi j/n)``:
+
+    >>> import numpy as np, ufm
+    >>> ring = ufm.landscape.Operator(6, np.dtype(float), lambda x: 2 * x - np.roll(x, 1, 1) - np.roll(x, -1, 1))
+    >>> ufm.landscape.extreme_eigenpairs(ring, k=3, which="largest").values.round(9).tolist()
+    [4.0, 3.0, 3.0]
     """
 
     size: int
@@ -73,7 +80,12 @@ class Operator:
 
     @staticmethod
     def of_matrix(matrix: np.ndarray) -> Operator:
-        """The operator of a symmetric ``matrix``."""
+        """The operator of a symmetric ``matrix`` (size, size).
+
+        >>> import numpy as np, ufm
+        >>> ufm.landscape.Operator.of_matrix(np.diag([1.0, 2.0])).rows(np.ones((1, 2))).tolist()
+        [[1.0, 2.0]]
+        """
         A = np.asarray(matrix)
         return Operator(len(A), A.dtype, lambda rows: np.asarray(rows) @ A)
 

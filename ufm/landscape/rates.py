@@ -61,7 +61,26 @@ def contraction(method: str, eigenvalues: Any, lr: float, momentum: float = 0.0)
 
 
 def rate(spectrum: Spectrum, method: str, lr: float, momentum: float = 0.0) -> Rate:
-    """Exact asymptotic rate with given hyper-parameters, off the kernel."""
+    """Exact asymptotic rate with given hyper-parameters, off the kernel: the largest `contraction`.
+
+    Args:
+        spectrum: exact Hessian spectrum at a minimiser, with at least one positive eigenvalue.
+        method: ``"gradient"``, ``"heavy ball"`` or ``"nesterov"``.
+        lr: step size.
+        momentum: 0 for plain gradient descent, which ignores it.
+
+    Returns:
+        A `Rate`; above 1 the method diverges.
+
+    Raises:
+        InputError: for an unknown method.
+
+    >>> import ufm
+    >>> problem = ufm.Problem(4, 6, 5, loss=ufm.losses.CE(), decay=ufm.Decay(0.01, 0.01, 0.1))
+    >>> spectrum = ufm.theory.hessian_spectrum(problem)
+    >>> [round(ufm.landscape.rate(spectrum, "gradient", lr).rate, 2) for lr in (1.0, 10.0, 100.0)]   # the last diverges
+    [0.99, 0.9, 14.73]
+    """
     positive = spectrum.eigenvalues[spectrum.eigenvalues > spectrum.zero]
     return Rate(method, lr, momentum, float(np.max(contraction(method, positive, lr, momentum))))
 
@@ -103,7 +122,26 @@ def _descend(problem: Problem, start: Params, lr: Array, momentum: Array, nester
 
 
 def gradient_norms(problem: Problem, start: Params, rate: Rate, steps: int) -> np.ndarray:
-    """Gradient norms of ``steps`` plain iterations of a method from ``start``."""
+    """Gradient norms (steps,) of ``steps`` plain iterations of a method from ``start``.
+
+    Plain norms over (W, H, b), the first at ``start`` itself.
+
+    Args:
+        problem: whose objective is minimised.
+        start: the point to start from; its dtype is that of the run.
+        rate: a `Rate`: the method with its step size and momentum.
+        steps: how many.
+
+    >>> import jax; jax.config.update("jax_enable_x64", True)
+    >>> import ufm
+    >>> problem = ufm.Problem(4, 6, 5, loss=ufm.losses.CE(), decay=ufm.Decay(0.01, 0.01, 0.1))
+    >>> collapsed, noise = ufm.theory.minimizer(problem).params, problem.init(jax.random.key(0))
+    >>> near = jax.tree.map(lambda x, y: x + 1e-3 * y, collapsed, noise)
+    >>> best = ufm.landscape.best_rates(ufm.theory.hessian_spectrum(problem))["gradient"]
+    >>> norms = ufm.landscape.gradient_norms(problem, near, best, 120)
+    >>> round(best.rate, 3), round(ufm.landscape.measured_rate(norms), 3)
+    (0.88, 0.88)
+    """
     dtype = start.H.dtype
     numbers = [jnp.asarray(x, dtype) for x in (rate.lr, rate.momentum)]
     nesterov = jnp.asarray(rate.method == "nesterov")
@@ -115,6 +153,21 @@ def measured_rate(norms: np.ndarray, *, double_root: bool = False, floor: float 
 
     Heavy ball and Nesterov have a ``double_root`` at their best parameters: the error is then ``t rate^t``, and
     the factor t is taken off.
+
+    Args:
+        norms: gradient norms or errors, one per step (steps,).
+        double_root: whether to take off the factor t.
+        floor: relative to the first norm; what lies below is taken for rounding.
+
+    Raises:
+        InputError: for fewer than 8 steps in that half.
+
+    >>> import numpy as np, ufm
+    >>> t = np.arange(40)
+    >>> round(ufm.landscape.measured_rate(0.8**t), 6)
+    0.8
+    >>> round(ufm.landscape.measured_rate((t + 1) * 0.8**t, double_root=True), 6)
+    0.8
     """
     norms = np.asarray(norms, float)
     alive = int(np.argmax(norms < floor * norms[0])) if np.any(norms < floor * norms[0]) else len(norms)

@@ -11,9 +11,19 @@ from jax import Array
 
 
 class Loss:
-    """A loss ``l(z, k)`` of logits ``z`` (K,) and a label ``k``; hyper-parameters are its leaves.
+    """A loss ``l(z, k)`` of logits ``z`` (K,) and a label ``k`` in 0..K-1; hyper-parameters are its leaves.
 
-    A subclass defines `__call__` and, where they are known, `conjugate` and `at`.
+    A subclass defines `__call__` and, where they are known, `conjugate` and `at`; what is not known raises
+    NotImplementedError. `custom` makes a loss of a plain function. Fenchel's ``l(z) + l*(u) >= <u, z>``, an
+    equality at ``u = grad l(z)`` where l is convex, is what certificates rest on.
+
+    >>> import jax, ufm
+    >>> loss, z = ufm.losses.BCE(), jax.numpy.array([2.0, -1.0, 0.5])
+    >>> value, u = jax.jit(jax.value_and_grad(loss))(z, 0)
+    >>> abs(float(value + loss.conjugate(u, 0) - u @ z)) < 1e-6
+    True
+    >>> loss.convex, loss.shift_invariant, ufm.losses.Focal(3.0).hyper
+    (True, False, {'gamma': 3.0})
     """
 
     name: ClassVar[str]

@@ -27,8 +27,19 @@ def phase(diagram: Diagram, points: Sequence[Point], lattice: int = 60) -> Figur
         points: what its ``solve`` returned.
         lattice: predictions along each axis, >= 2.
 
+    Returns:
+        A figure of pyplot, to be saved and closed by the caller.
+
     Raises:
         InputError: on a lattice of fewer.
+
+    >>> import jax; jax.config.update("jax_enable_x64", True)
+    >>> import matplotlib.pyplot as plt, ufm, ufm.plotting
+    >>> diagram = ufm.atlas.diagram("merging")
+    >>> figure = ufm.plotting.phase(diagram, diagram.solve(2), lattice=8)
+    >>> figure.axes[0].get_xlabel(), [text.get_text() for text in figure.legends[0].get_texts()]
+    ('ratio of the counts', ['zero', 'apart'])
+    >>> plt.close(figure)
     """
     require(isinstance(lattice, int) and lattice >= 2, "lattice", lattice, "a whole number >= 2")
     regimes, regions = diagram.regimes, diagram.lattice(lattice)

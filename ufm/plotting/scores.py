@@ -38,6 +38,20 @@ def scores_against(
         predicted_x: finer values of the hyper-parameter for the lines.
         boundary: marks where the regime changes.
         title: of the figure.
+
+    Returns:
+        A figure of pyplot, to be saved and closed by the caller.
+
+    >>> import matplotlib.pyplot as plt, ufm, ufm.plotting
+    >>> decays = [0.01, 0.1, 1.0]
+    >>> best = [ufm.theory.minimizer(ufm.Problem(3, 4, 5, decay=ufm.Decay(0.01, 0.01, b))) for b in decays]
+    >>> scores = {"positive": [(m.shift + 2 * m.gap) / 3 for m in best], "bias": [m.bias for m in best]}
+    >>> scores["negative"] = [(m.shift - m.gap) / 3 for m in best]
+    >>> figure = ufm.plotting.scores_against(decays, scores, scores, label="decay of the bias")
+    >>> axes = figure.axes[0]
+    >>> axes.get_xlabel(), axes.get_xscale(), len(axes.lines)
+    ('decay of the bias', 'log', 6)
+    >>> plt.close(figure)
     """
     x = np.asarray(x)
     with style():
@@ -63,6 +77,20 @@ def training(trajectory: Mapping[str, Any], every: int, predicted: Mapping[str, 
         every: steps between records.
         predicted: limit of ``positive``, ``negative`` and ``bias``.
         title: of the figure.
+
+    Returns:
+        A figure of pyplot, to be saved and closed by the caller.
+
+    >>> import matplotlib.pyplot as plt, ufm, ufm.plotting
+    >>> problem = ufm.Problem(3, 4, 2, loss=ufm.losses.CE(), decay=ufm.Decay(0.01, 0.01, 0.01))
+    >>> sgd = ufm.solvers.parse("sgd:lr=0.5", max_steps=200, record_every=20)
+    >>> run, a = ufm.solve(problem, solver=sgd), ufm.theory.minimizer(problem).gap
+    >>> limits = {"positive": a * 2 / 3, "negative": -a / 3, "bias": 0.0}
+    >>> figure = ufm.plotting.training(run.trajectory, 20, limits)
+    >>> axes = figure.axes[0]
+    >>> axes.get_xlabel(), axes.lines[0].get_xdata().tolist()[-1], len(axes.lines)
+    ('gradient step', 200, 6)
+    >>> plt.close(figure)
     """
     with style():
         figure, axes = plt.subplots(figsize=(6, 4))

@@ -16,7 +16,11 @@ from ufm.report.tables import COLUMNS, TRIAL_COLUMNS, problem_text, rows, trial_
 
 
 def write(found: Report, folder: str | Path) -> Path:
-    """Write ``report.html``, ``report.md`` and in ``specs/`` a file to check each line again.
+    """Write ``report.html``, ``report.md``, its figures, and in ``specs/`` a file to check each line again.
+
+    Args:
+        found: what `ufm.verify` returned.
+        folder: made where it does not exist; files of an earlier report are replaced.
 
     Returns:
         The path of the page.
@@ -39,7 +43,24 @@ def write(found: Report, folder: str | Path) -> Path:
 
 
 def write_trials(found: Trials, saved: dict[str, str], folder: str | Path) -> Path:
-    """The same for a run over random problems; ``saved`` maps a theorem to the file of its counterexample."""
+    """The same for a run over random problems.
+
+    Args:
+        found: what `ufm.atlas.verify_random` returned.
+        saved: the file of each theorem's counterexample in ``folder`` (`ufm.atlas.save_counterexample`), by id.
+        folder: made where it does not exist.
+
+    Returns:
+        The path of the page.
+
+    >>> import jax; jax.config.update("jax_enable_x64", True)
+    >>> import tempfile, ufm, ufm.report
+    >>> found = ufm.atlas.verify_random(2, theorem="rediscovering/naive")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = ufm.report.write_trials(found, {}, folder).read_text()
+    >>> "1 theorems" in page, "worst residual / tolerance" in page
+    (True, True)
+    """
     from ufm.plotting.verdicts import bounded
 
     folder = Path(folder)

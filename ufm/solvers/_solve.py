@@ -141,7 +141,15 @@ def multistart(
     dtype: Any = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> list[Solution]:
-    """All solutions of `solve` from ``starts`` random starts, in order."""
+    """All solutions of `solve` from ``starts`` random starts, in order; arguments and errors are those of `solve`.
+
+    >>> import jax; jax.config.update("jax_enable_x64", True)
+    >>> import ufm
+    >>> problem = ufm.Problem(classes=3, dim=4, per_class=5, loss=ufm.losses.CE(), decay=ufm.Decay(0.01, 0.01, 0.01))
+    >>> solutions = ufm.solvers.multistart(problem, key=1, starts=3)
+    >>> [round(float(s.value), 6) for s in solutions]       # strict saddles only: every start ends at the minimum
+    [0.213667, 0.213667, 0.213667]
+    """
     normalized = isinstance(problem, NormalizedProblem)
     require(normalized or isinstance(problem, Problem), "problem", type(problem).__name__, "a ufm.Problem")
     require(isinstance(starts, (int, np.integer)) and starts >= 1, "starts", starts, "a whole number >= 1")

@@ -47,6 +47,16 @@ class LBFGS:
         tol: bound on the residual (`Solution`); None takes the default of the dtype.
         max_steps: iterations allowed.
         memory: past steps kept.
+
+    Liu & Nocedal 1989, with the strong Wolfe line search of Nocedal & Wright 2006, in the scaled variables and with
+    the stopping rule of `Newton`; it needs values and gradients alone.
+
+    >>> import jax; jax.config.update("jax_enable_x64", True)
+    >>> import ufm
+    >>> problem = ufm.Problem(classes=3, dim=4, per_class=5, loss=ufm.losses.CE(), decay=ufm.Decay(0.01, 0.01, 0.01))
+    >>> solution = ufm.solve(problem, solver=ufm.solvers.LBFGS(memory=5))
+    >>> solution.status_name, round(float(solution.value), 6)
+    ('converged', 0.213667)
     """
 
     tol: float | None = None

@@ -46,10 +46,21 @@ class Lifted:
 
     Args:
         tol: bound on the norm of the proximal gradient relative to ``sqrt(decay_W decay_H)``;
-            None takes 1e-9 in float64, 1e-4 in float32. The gap is of the order of its square.
+            None takes 1e-9 in float64, 1e-4 in float32. The value is off by the order of its square, a certified
+            gap of the order of ``tol`` itself.
         max_steps: iterations allowed.
 
     The start is X = 0, b = 0 whatever initial point is given: the problem is convex.
+
+    Raises:
+        InputError: from the solve, for a fixed classifier, a loss that is not convex or too small a ``dim``.
+
+    >>> import jax; jax.config.update("jax_enable_x64", True)
+    >>> import ufm
+    >>> problem = ufm.Problem(3, 4, (4, 2, 1), loss=ufm.losses.CE(), decay=ufm.Decay(0.01, 0.01, 0.01))
+    >>> solution = ufm.solve(problem, solver=ufm.solvers.Lifted())
+    >>> solution.status_name, float(ufm.theory.certify(problem, solution.params).gap) < 1e-10
+    ('converged', True)
     """
 
     tol: float | None = None

@@ -26,7 +26,24 @@ from ufm.spheres import NormalizedProblem
 
 @dataclass(frozen=True)
 class Spheres:
-    """See the module's docstring; what `ufm.solvers._core.Scaled` is to a `Problem`."""
+    """Coordinates on the product of spheres on which a normalised problem lives: value, gradient, Hessian, retraction.
+
+    W (K, d) has rows of norm ``rows``, H (d, columns) columns of norm ``columns``; see the module's docstring for
+    the formulas and their source (Absil, Mahony & Sepulchre 2008). `Newton` works in them; so may a method of
+    one's own.
+
+    >>> import jax, ufm
+    >>> problem = ufm.NormalizedProblem(ufm.Problem(3, 4, 2, loss=ufm.losses.CE()), gamma=2.0)
+    >>> spheres = ufm.solvers.Spheres(problem, rows=jax.numpy.array(3**-0.5), columns=jax.numpy.full((1, 6), 6**-0.5))
+    >>> value_and_gradient = jax.jit(spheres.value_and_gradient)
+    >>> point = spheres.inward(problem.init(jax.random.key(0)))
+    >>> value, gradient = value_and_gradient(point)
+    >>> bool(abs((point.W * gradient.W).sum(axis=1)).max() < 1e-6)          # tangent to the spheres
+    True
+    >>> lower, _ = value_and_gradient(spheres.retract(point, jax.tree.map(lambda g: -0.1 * g, gradient)))
+    >>> bool(lower < value)
+    True
+    """
 
     problem: NormalizedProblem
     rows: Array

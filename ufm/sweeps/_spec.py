@@ -45,7 +45,12 @@ RANGES: dict[str, Any] = {"log": np.geomspace, "linear": np.linspace}
 
 
 def spec_names() -> list[str]:
-    """The specs that ship with the package."""
+    """The specs that ship with the package, by name, sorted: what `read_spec` and ``ufm sweep`` take beside a path.
+
+    >>> import ufm
+    >>> ufm.sweeps.spec_names()
+    ['bias-decay', 'initial-bias']
+    """
     folder = importlib.resources.files("ufm.sweeps") / "specs"
     return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
 

@@ -128,6 +128,15 @@ def load(directory: str | os.PathLike[str]) -> Sweep:
 
     Raises:
         InputError: if there is none.
+
+    >>> import jax; jax.config.update("jax_enable_x64", True)
+    >>> import tempfile, ufm
+    >>> problem = ufm.Problem(3, 4, 5, ufm.losses.CE(), ufm.Decay(0.01, 0.01, 0.01), features="per_class")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     found = ufm.sweep(problem, {"decay.W": [0.01, 0.1, 10.0], "seed": range(2)}, out=folder)
+    ...     kept = ufm.sweeps.load(folder)
+    >>> kept, bool((kept["value"] == found["value"]).all())
+    (Sweep(decay.W: 3, seed: 2; {'converged': 6}), True)
     """
     store = Store(directory)
     manifest = store.manifest()

@@ -16,7 +16,14 @@ from ufm.theory.reduction import Reduction, Regime, reduce_scalar, scalar_proble
 
 
 class NoClosedForm(InputError):  # noqa: N818 - a verdict, not a mishap
-    """The problem has no closed-form minimiser; the message says why."""
+    """The problem has no closed-form minimiser; the message says why.
+
+    >>> import ufm
+    >>> ufm.theory.minimizer(ufm.Problem(3, 4, per_class=(3, 2, 1)))
+    Traceback (most recent call last):
+        ...
+    ufm.theory.minimizer.NoClosedForm: per_class = (3, 2, 1): no closed form for imbalanced counts
+    """
 
 
 @dataclass(frozen=True)

@@ -100,8 +100,21 @@ def reduce(problem: Problem, *, centred: bool = False) -> Reduction:
     """Solve the scalar problem of a balanced ``problem``, for any loss that treats classes alike.
 
     Args:
-        problem: balanced.
+        problem: balanced, with a free classifier; leaves may be traced, so reductions batch.
         centred: forbid the mean mode (c = 0), as dimension ``K - 1`` does.
+
+    Returns:
+        A `Reduction`, in JAX's default float; `minimizer` computes in float64 whatever the default.
+
+    From ``decay_b |bias| = mu`` on (here 0.005) the bias stays at ``-mu/decay_b`` and the features gain a mean:
+
+    >>> import jax; jax.config.update("jax_enable_x64", True)
+    >>> import ufm
+    >>> def reduced(decay_b):
+    ...     return ufm.theory.reduce(ufm.Problem(10, 20, 5, ufm.losses.BCE(), ufm.Decay(5e-3, 1e-3, decay_b)))
+    >>> found = jax.jit(jax.vmap(reduced))(jax.numpy.array([5e-4, 0.5]))
+    >>> [ufm.theory.Regime(r).label for r in found.regime.tolist()], found.bias.round(2).tolist()
+    (['etf', 'mean-shifted'], [-4.14, -0.01])
     """
     loss, *numbers = scalar_problem(problem)
     return reduce_scalar(loss, *map(jnp.asarray, numbers), **static_part(problem, centred))
