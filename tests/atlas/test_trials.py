@@ -51,7 +51,7 @@ def test_trials_count_what_they_tried():
     assert trial.gap is None
     assert 0 <= trial.residual <= 1
     assert Trials([trial]).ok
-    assert "1 theorems on 8 instances: 1 holds; all as recorded" in Trials([trial]).summary
+    assert "1 theorem on 8 instances: 1 holds; all as recorded" in Trials([trial]).summary
 
 
 def test_a_wrong_constant_is_refuted_saved_and_run_again(tmp_path, monkeypatch):

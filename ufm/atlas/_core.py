@@ -282,7 +282,8 @@ class Report:
         parts = [f"{n} {verdict}" for verdict, n in counts.items() if n]
         differing = sum(not f.as_recorded for f in self.findings)
         record = "all as recorded" if not differing else f"{differing} NOT as recorded"
-        return f"{len(self.findings)} checks: {', '.join(parts)}; {record}"
+        n = len(self.findings)
+        return f"{n} check{'s' * (n != 1)}: {', '.join(parts)}; {record}"
 
     def __str__(self) -> str:
         lines = [f"{f.verdict:<20} {f.theorem.id:<24} {f.reason}".rstrip() for f in self.findings]

@@ -102,7 +102,8 @@ class Trials:
         record = "all as recorded" if not differing else f"{differing} NOT as recorded"
         verdicts = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
         instances = sum(len(t.findings) for t in self.trials)
-        return f"{len(self.trials)} theorems on {instances} instances: {verdicts}; {record}"
+        n = len(self.trials)
+        return f"{n} theorem{'s' * (n != 1)} on {instances} instances: {verdicts}; {record}"
 
 
 def run_trials(

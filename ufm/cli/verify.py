@@ -64,11 +64,11 @@ def command(
 
     Exit status 1 if a verdict differs from the one on record.
     """
-    use_jax(many_programs=instances is not None or quick)
+    stated = any(context.get_parameter_source(name) == ParameterSource.COMMANDLINE for name in given)
+    use_jax(many_programs=not stated)
     from ufm.atlas import THEOREMS, Report, standard_suite, verify
     from ufm.atlas import rerun as check_again
 
-    stated = any(context.get_parameter_source(name) == ParameterSource.COMMANDLINE for name in given)
     if instances is not None or quick:
         if stated or starts != 1 or rerun:
             raise click.UsageError("--instances and --quick draw their own problems: no problem, --starts or --rerun")

@@ -58,7 +58,7 @@ def write_trials(found: Trials, saved: dict[str, str], folder: str | Path) -> Pa
     >>> found = ufm.atlas.verify_random(2, theorem="rediscovering/naive")
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     page = ufm.report.write_trials(found, {}, folder).read_text()
-    >>> "1 theorems" in page, "worst residual / tolerance" in page
+    >>> "1 theorem on" in page, "worst residual / tolerance" in page
     (True, True)
     """
     from ufm.plotting.verdicts import bounded
