@@ -303,7 +303,7 @@ def table(text, given) -> None:
     )
     print(f"one value-and-gradient {1e3 * one:.2f} ms")
     idle = peak_memory(text, "idle", given.decay) if given.peak else None
-    head = f"{'solver':<32}{'median s':>10}{'min':>9}{'max':>9}{'units':>8}{'gap':>10}{'first s':>9}"
+    head = f"{'solver':<32}{'median s':>10}{'min':>9}{'max':>9}{'units':>10}{'gap':>10}{'first s':>9}"
     print(head + ("  peak MB" if given.peak else ""))
     for name in names:
         if name in missing:
@@ -311,7 +311,7 @@ def table(text, given) -> None:
             continue
         seconds, gap = times[name], gap_of(problem, results[name], max(bounds))
         middle = statistics.median(seconds)
-        line = f"{name:<32}{middle:>10.4f}{min(seconds):>9.4f}{max(seconds):>9.4f}{middle / one:>8.1f}{gap:>10.1e}"
+        line = f"{name:<32}{middle:>10.4f}{min(seconds):>9.4f}{max(seconds):>9.4f}{middle / one:>10.1f}{gap:>10.1e}"
         line += f"{first[name]:>9.2f}"
         if given.peak:
             line += f"{peak_memory(text, name, given.decay) - idle:>9.0f}"
