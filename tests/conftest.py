@@ -2,16 +2,18 @@
 
 import os
 
+from ufm.cli._common import use_older_emitters
+
 # Before NumPy loads: on matrices this small OpenBLAS threads spin, forty times the work itself on a busy machine.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Most of a test's time is compilation, and XLA's newer emitters on CPU take four times as long as the older ones.
 # The commands and notebooks that CI runs are compiled as users' are.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1")
+use_older_emitters("--xla_cpu_parallel_codegen_split_count=1")
 # Figures are drawn without a screen, whatever the machine has.
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-import jax
+import jax  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
