@@ -127,7 +127,8 @@ def _use_cores(devices: int | None) -> None:
     require(devices is None or devices >= 1, "devices", devices, "a whole number >= 1")
     if devices is None and "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
-    jax.config.update("jax_num_cpu_devices", devices or len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # macOS has no such
+    jax.config.update("jax_num_cpu_devices", devices or cores or 1)
 
 
 @contextlib.contextmanager
