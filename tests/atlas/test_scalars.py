@@ -132,6 +132,14 @@ def test_phase_diagram_marks_a_wrong_line():
     assert set(np.unique(right.lattice(12))) >= {0, 1, 2}
 
 
+def test_a_lattice_holds_the_regime_of_each_node():
+    """Squares whose corners agree are not looked into, which must not move a line."""
+    merging = diagram("merging")
+    xs, ys = merging.axes(36)
+    each = [[merging.regimes.index(merging.predicted(merging.problem(x, y))) for x in xs] for y in ys]
+    np.testing.assert_array_equal(merging.lattice(36), each)
+
+
 def test_unified_threshold_of_large_scores():
     """For B - A large, e^b = sqrt(K-1) e^((A+B)/2) to rounding."""
     assert rediscovering.unified_threshold(700.0, -700.0, 10) == pytest.approx(np.log(9) / 2, rel=1e-14)

@@ -16,8 +16,11 @@ from ufm.atlas._core import CERTIFIED, Evidence
 from ufm.atlas.hong2024 import MERGED, weight
 from ufm.losses import BCE, CE, MSE, Custom
 from ufm.problem import Decay, Problem
-from ufm.theory import predict
+from ufm.theory import Regime
+from ufm.theory.minimizer import symmetric_minimizer
 
+COARSE = 8
+"""Steps of a lattice between predictions that are always made: a region narrower than that may be missed."""
 MARGIN = 0.02
 """A point may lie on the wrong side of a predicted line by this much in the logarithm of either axis."""
 
@@ -84,10 +87,37 @@ class Diagram:
         return np.geomspace(*self.x_range, points), np.geomspace(*self.y_range, points)
 
     def lattice(self, points: int) -> np.ndarray:
-        """Index of the predicted regime on a grid (points, points), y first: for the boundary's line."""
+        """Index of the predicted regime on a grid (points, points), y first: for the boundary's line.
+
+        A square of `COARSE` steps whose corners agree is taken to be of one regime; others are halved.
+        """
         xs, ys = self.axes(points)
-        found = [[self.regimes.index(self.predicted(self.problem(x, y))) for x in xs] for y in ys]
-        return np.array(found)
+        known: dict[tuple[int, int], int] = {}
+
+        def regime(j: int, i: int) -> int:
+            if (j, i) not in known:
+                known[j, i] = self.regimes.index(self.predicted(self.problem(float(xs[i]), float(ys[j]))))
+            return known[j, i]
+
+        found = np.empty((points, points), int)
+
+        def fill(j: int, i: int, size: int) -> None:
+            bottom, right = min(j + size, points - 1), min(i + size, points - 1)
+            corners = {regime(y, x) for y in (j, bottom) for x in (i, right)}
+            if len(corners) == 1:
+                found[j : bottom + 1, i : right + 1] = corners.pop()
+            elif size > 1:
+                half = size // 2
+                for y in range(j, bottom, half):
+                    for x in range(i, right, half):
+                        fill(y, x, half)
+
+        for j in range(0, points - 1, COARSE):
+            for i in range(0, points - 1, COARSE):
+                fill(j, i, COARSE)
+        for at, index in known.items():
+            found[at] = index
+        return found
 
     def solve(self, points: int = 12, seed: int = 0, progress: Callable[[int, int], None] | None = None) -> list[Point]:
         """Solve and certify a grid of ``points`` by ``points`` problems."""
@@ -131,10 +161,8 @@ def _regime(evidence: Evidence) -> str:
 
 
 def _predicted_regime(problem: Problem) -> str:
-    found = predict(problem)
-    if found is None:
-        return "none"
-    return "mean only" if found.regime == "mean-shifted" and found.gap == 0 else found.regime
+    found, _, _ = symmetric_minimizer(problem)
+    return "mean only" if found.regime == Regime.MEAN_SHIFTED and found.gap == 0 else Regime(int(found.regime)).label
 
 
 def _balanced(loss: BCE | MSE, decay_h: float) -> Callable[[float, float], Problem]:

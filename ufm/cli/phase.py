@@ -13,7 +13,7 @@ from ufm.cli._common import JSON_OPTION, options, print_json, progress_bar, use_
 @click.argument("name", metavar="{bce|mse|merging}")
 @click.option("--points", type=int, default=12, show_default=True, help="solved points along each axis")
 @click.option(
-    "--lattice", type=click.IntRange(2), default=60, show_default=True, help="predicted points along each axis"
+    "--lattice", type=click.IntRange(2), default=160, show_default=True, help="predicted points along each axis"
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="of the random starts")
 @click.option("--out", type=click.Path(dir_okay=False), metavar="PNG", help="figure  [default: phase_NAME.png]")

@@ -19,7 +19,7 @@ COLOURS = (GREY, BLUE, ORANGE, GREEN)
 RED = "#E00000"
 
 
-def phase(diagram: Diagram, points: Sequence[Point], lattice: int = 60) -> Figure:
+def phase(diagram: Diagram, points: Sequence[Point], lattice: int = 160) -> Figure:
     """Predicted regions and boundaries of a ``diagram`` with the solved ``points`` on top.
 
     Args:
@@ -53,7 +53,7 @@ def phase(diagram: Diagram, points: Sequence[Point], lattice: int = 60) -> Figur
         for i in range(len(regimes)):
             member = regions == i
             if member.any() and not member.all():
-                axes.contour(x, y, member.astype(float), levels=[0.5], colors="black", linewidths=0.8)
+                axes.contour(x, y, member.astype(float), levels=[0.5], colors="black", linewidths=0.8, zorder=3)
 
         def dots(own: list[Point], marker: str, colour: str, label: str) -> None:
             if own:
