@@ -163,3 +163,19 @@ def test_classifier_of_the_wrong_shape(tmp_path):
     result = ufm("solve", *SMALL, "--classifier", str(tmp_path / "W.npy"))
     assert result.returncode == 2
     assert "classifier.shape = (5, 5): must be (classes, dim) = (3, 4)" in result.stderr
+
+
+@pytest.mark.parametrize("width", [40, 80, 300])
+def test_a_narrow_terminal_cuts_nothing_off(monkeypatch, capsys, width):
+    import sys
+
+    from ufm.cli._common import table
+
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    columns = ["theorem", "predicted", "measured", "formula"]
+    cells = ["rediscovering/normalised-corrected", "0.671707956928", "-1.23456789e-05", "a(x)=" + "b" * 60]
+    table("title", columns, [cells])
+    shown = "".join(capsys.readouterr().out.split())
+    assert all(cell in shown for cell in cells)
+    assert "…" not in shown

@@ -72,7 +72,7 @@ SOLVER_OPTIONS = [
     click.option("--max-steps", type=int, help="iterations allowed"),
     click.option("--init-scale", type=float, default=1.0, show_default=True, help="scale of the random start"),
     click.option("--init-bias", type=float, default=0.0, show_default=True, help="mean bias of the random start"),
-    click.option("--dtype", default="float64", show_default=True, help="float64 or float32"),
+    click.option("--dtype", type=click.Choice(["float64", "float32"]), default="float64", show_default=True),
 ]
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="one JSON object on standard output")
 
@@ -213,7 +213,10 @@ def print_json(value: dict[str, Any]) -> None:
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """A table on standard output, as wide as it needs to be when nobody is looking."""
+    """A table on standard output, as wide as it needs to be when nobody is looking.
+
+    On a terminal too narrow for its longest words each row becomes a block of lines, so that nothing is cut off.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -223,7 +226,18 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     grid = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         grid.add_row(*row)
-    console.print(grid)
+    if console.measure(grid, options=console.options.update(width=10_000)).minimum <= console.width:
+        console.print(grid)
+        return
+    if title:
+        console.print(title, highlight=False)
+    for row in rows:
+        block = Table.grid("", "", padding=(0, 2))
+        for name, cell in zip(columns, row, strict=True):
+            if cell:
+                block.add_row(name, cell)
+        block.columns[1].overflow = "fold"
+        console.print(block, "")
 
 
 class Advance(Protocol):
