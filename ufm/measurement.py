@@ -151,7 +151,7 @@ def measure_tables(arrays: dict[str, Table], progress: Callable[[int, int], None
     stats = statistics(lambda: features.read(rows), labels, weight, bias, report)
     threshold = uniform.uniform_accuracy(stats.scores)
     class_wise, class_thresholds = uniform.class_wise_accuracy(stats.scores, labels, K)
-    shape = _configuration(weight, stats.means.T, stats.centre)
+    shape = _configuration(weight, (stats.means - stats.centre).T, stats.centre)
     return Measurement(
         classes=K,
         dim=d,
@@ -169,7 +169,7 @@ def measure_tables(arrays: dict[str, Table], progress: Callable[[int, int], None
         positive=stats.positive,
         negative=stats.negative,
         histograms=stats.histograms,
-        compactness=cosines.compactness(stats.unit_sums, stats.counts),
+        compactness=cosines.compactness(stats.unit_sums, stats.counts, stats.nonzero),
         distinctiveness=cosines.distinctiveness(stats.unit_sums, stats.counts),
         nearest=_nearest(stats, weight, bias),
     )
