@@ -8,10 +8,12 @@ file claims of itself is checked before memory is taken for it. Nothing is ever 
 from __future__ import annotations
 
 import contextlib
+import difflib
+import functools
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +90,9 @@ def table(field: str, value: Any) -> Table:
     return Table(array.shape, array.dtype, read)
 
 
+Stored = dict[str, Callable[[], Table]]
+
+
 @contextlib.contextmanager
 def open_features(path: str | Path) -> Iterator[dict[str, Table]]:
     """The arrays of a file or folder, by name; see the module's docstring.
@@ -99,16 +104,34 @@ def open_features(path: str | Path) -> Iterator[dict[str, Table]]:
     require(path.exists(), "path", str(path), "an existing .npz or .safetensors file, or a folder of .npy files")
     try:
         with _opener(path) as arrays:
-            for name in ("features", "labels", "weight"):
-                require(
-                    name in arrays, f"arrays of {path.name}", sorted(arrays), f"features, labels, weight (no {name})"
-                )
-            yield arrays
+            _check_names(path, list(arrays))
+            yield {name: arrays[name]() for name in NAMES if name in arrays}
     except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, OSError) as error:
         raise InputError(f"path = {str(path)!r}: must be a whole, readable file ({error})") from None
 
 
-def _opener(path: Path) -> AbstractContextManager[dict[str, Table]]:
+def _check_names(path: Path, stored: list[str]) -> None:
+    missing = [name for name in NAMES if name not in stored]
+    needed = [name for name in missing if name != "bias"]
+    spelt = _spelt(set(stored) - set(NAMES), missing)
+    meant = "".join(f"; did you mean {name!r} by {other!r}?" for other, name in spelt.items())
+    allowed = f"features, labels, weight and perhaps bias (no {', '.join(needed)}{meant})"
+    require(not needed, f"arrays of {path.name}", _few(stored), allowed)
+
+
+def _spelt(others: Iterable[str], missing: list[str]) -> dict[str, str]:
+    """The missing name that each of the others may be meant for."""
+    close = {other: difflib.get_close_matches(other.lower(), missing, n=1) for other in sorted(others)}
+    return {other: names[0] for other, names in close.items() if names}
+
+
+def _few(names: Collection[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(sorted(names)[:most]) + more
+
+
+def _opener(path: Path) -> AbstractContextManager[Stored]:
+    """What is stored, by name, each to be opened by a call."""
     if path.is_dir():
         return contextlib.nullcontext(_npy_folder(path))
     if path.suffix == ".safetensors":
@@ -120,26 +143,25 @@ def _opener(path: Path) -> AbstractContextManager[dict[str, Table]]:
     return _npz(path)
 
 
-def _npy_folder(folder: Path) -> dict[str, Table]:
-    arrays = {}
-    for name in NAMES:
-        file = folder / f"{name}.npy"
-        if file.exists():
-            try:
-                arrays[name] = table(name, np.load(file, mmap_mode="r", allow_pickle=False))
-            except (ValueError, EOFError) as error:
-                raise InputError(f"path = {str(file)!r}: must be a whole .npy file of numbers ({error})") from None
-    return arrays
+def _npy_folder(folder: Path) -> Stored:
+    return {file.stem: functools.partial(_npy, file) for file in folder.glob("*.npy")}
+
+
+def _npy(file: Path) -> Table:
+    try:
+        return table(file.stem, np.load(file, mmap_mode="r", allow_pickle=False))
+    except (ValueError, EOFError) as error:
+        raise InputError(f"path = {str(file)!r}: must be a whole .npy file of numbers ({error})") from None
 
 
 @contextlib.contextmanager
-def _npz(path: Path) -> Iterator[dict[str, Table]]:
+def _npz(path: Path) -> Iterator[Stored]:
     with zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        yield {name: _member(archive, members[name], name) for name in NAMES if name in members}
+        yield {name: functools.partial(_member, archive, name, info) for name, info in members.items()}
 
 
-def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> Table:
+def _member(archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) -> Table:
     """An array inside an .npz, compressed or not, read as a stream."""
     with archive.open(info) as stream:
         shape, fortran, dtype = _header(stream, name)
@@ -184,14 +206,14 @@ def _exactly(stream: IO[bytes], size: int, name: str) -> bytes:
 
 
 @contextlib.contextmanager
-def _safetensors(path: Path) -> Iterator[dict[str, Table]]:
+def _safetensors(path: Path) -> Iterator[Stored]:
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError:
         raise InputError(f"path = {str(path)!r}: .safetensors needs `pip install ufm[safetensors]`") from None
     try:
         with safe_open(path, framework="numpy") as file:
-            yield {name: _tensor(file, name) for name in NAMES if name in set(file.keys())}
+            yield {name: functools.partial(_tensor, file, name) for name in file.keys()}
     except SafetensorError as error:
         raise InputError(f"path = {str(path)!r}: must be a whole .safetensors file ({error})") from None
 

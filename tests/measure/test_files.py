@@ -150,6 +150,29 @@ def test_damaged_folder_and_safetensors(arrays, tmp_path):
         measure_file(tensors)
 
 
+FORMATS = {"npz": "net.npz", "npy": "net", "safetensors": "net.safetensors"}
+
+
+@pytest.mark.parametrize("how", FORMATS)
+def test_a_missing_array_shows_those_there_and_the_nearest(how, arrays, tmp_path):
+    """Also where none of them has a name that is known."""
+    named = {"h": "features", "y": "labels", "fc.weight": "weight", "fc.bias": "bias"}
+    path = save(tmp_path / FORMATS[how], {name: arrays[key] for name, key in named.items()}, how)
+    with pytest.raises(InputError, match=r"= 'fc\.bias, fc\.weight, h, y'.*no features, labels, weight") as caught:
+        measure_file(path)
+    assert "'weight' by 'fc.weight'" in str(caught.value)
+
+
+def test_a_misspelt_array_is_named(arrays, tmp_path):
+    path = tmp_path / "net.npz"
+    np.savez(path, feature=arrays["features"], **{k: arrays[k] for k in ("labels", "weight")})
+    with pytest.raises(InputError, match=r"no features; did you mean 'features' by 'feature'\?"):
+        measure_file(path)
+    np.savez(path, **{f"layer{i}": np.zeros(1) for i in range(20)})
+    with pytest.raises(InputError, match="layer15 and 12 more'"):
+        measure_file(path)
+
+
 def run(*arguments):
     command = [sys.executable, "-m", "ufm", "measure", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
