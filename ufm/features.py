@@ -13,7 +13,7 @@ import functools
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,35 +94,40 @@ Stored = dict[str, Callable[[], Table]]
 
 
 @contextlib.contextmanager
-def open_features(path: str | Path) -> Iterator[dict[str, Table]]:
+def open_features(path: str | Path, ignored: Callable[[str], None] = lambda names: None) -> Iterator[dict[str, Table]]:
     """The arrays of a file or folder, by name; see the module's docstring.
 
+    Args:
+        path: of the file or folder.
+        ignored: called with the names of other arrays, in one line, if there are any.
+
     Raises:
-        InputError: for a file that is missing, truncated, not what it claims, or holds objects.
+        InputError: for a file that is missing, truncated, not what it claims, or holds objects; for an array
+            that is missing, or has a name so close to a missing one that it may be meant for it.
     """
     path = Path(path)
     require(path.exists(), "path", str(path), "an existing .npz or .safetensors file, or a folder of .npy files")
     try:
         with _opener(path) as arrays:
-            _check_names(path, list(arrays))
+            others = _others(path, list(arrays))
+            if others:
+                ignored(_few(others))
             yield {name: arrays[name]() for name in NAMES if name in arrays}
     except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, OSError) as error:
         raise InputError(f"path = {str(path)!r}: must be a whole, readable file ({error})") from None
 
 
-def _check_names(path: Path, stored: list[str]) -> None:
-    missing = [name for name in NAMES if name not in stored]
-    needed = [name for name in missing if name != "bias"]
-    spelt = _spelt(set(stored) - set(NAMES), missing)
-    meant = "".join(f"; did you mean {name!r} by {other!r}?" for other, name in spelt.items())
-    allowed = f"features, labels, weight and perhaps bias (no {', '.join(needed)}{meant})"
-    require(not needed, f"arrays of {path.name}", _few(stored), allowed)
-
-
-def _spelt(others: Iterable[str], missing: list[str]) -> dict[str, str]:
-    """The missing name that each of the others may be meant for."""
-    close = {other: difflib.get_close_matches(other.lower(), missing, n=1) for other in sorted(others)}
-    return {other: names[0] for other, names in close.items() if names}
+def _others(path: Path, stored: list[str]) -> set[str]:
+    """What is stored besides the arrays wanted, unless one of these is missing or may be misspelt."""
+    others, missing = set(stored) - set(NAMES), [name for name in NAMES if name not in stored]
+    lower = {other.lower(): other for other in sorted(others)}
+    close = {name: difflib.get_close_matches(name, lower, n=1) for name in missing}
+    meant = ", ".join(f"{name!r} by {lower[names[0]]!r}" for name, names in close.items() if names)
+    whole = not meant and missing in ([], ["bias"])  # a bias may be left out, not overlooked
+    hint = f"; did you mean {meant}?" if meant else ""
+    allowed = f"features, labels, weight and perhaps bias (no {', '.join(missing)}{hint})"
+    require(whole, f"arrays of {path.name}", _few(stored), allowed)
+    return others
 
 
 def _few(names: Collection[str], most: int = 8) -> str:
@@ -213,7 +218,7 @@ def _safetensors(path: Path) -> Iterator[Stored]:
         raise InputError(f"path = {str(path)!r}: .safetensors needs `pip install ufm[safetensors]`") from None
     try:
         with safe_open(path, framework="numpy") as file:
-            yield {name: functools.partial(_tensor, file, name) for name in file.keys()}
+            yield {name: functools.partial(_tensor, file, name) for name in set(file.keys())}
     except SafetensorError as error:
         raise InputError(f"path = {str(path)!r}: must be a whole .safetensors file ({error})") from None
 

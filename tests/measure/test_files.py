@@ -158,7 +158,9 @@ def test_a_missing_array_shows_those_there_and_the_nearest(how, arrays, tmp_path
     """Also where none of them has a name that is known."""
     named = {"h": "features", "y": "labels", "fc.weight": "weight", "fc.bias": "bias"}
     path = save(tmp_path / FORMATS[how], {name: arrays[key] for name, key in named.items()}, how)
-    with pytest.raises(InputError, match=r"= 'fc\.bias, fc\.weight, h, y'.*no features, labels, weight") as caught:
+    with pytest.raises(
+        InputError, match=r"= 'fc\.bias, fc\.weight, h, y'.*no features, labels, weight, bias;"
+    ) as caught:
         measure_file(path)
     assert "'weight' by 'fc.weight'" in str(caught.value)
 
@@ -166,11 +168,32 @@ def test_a_missing_array_shows_those_there_and_the_nearest(how, arrays, tmp_path
 def test_a_misspelt_array_is_named(arrays, tmp_path):
     path = tmp_path / "net.npz"
     np.savez(path, feature=arrays["features"], **{k: arrays[k] for k in ("labels", "weight")})
-    with pytest.raises(InputError, match=r"no features; did you mean 'features' by 'feature'\?"):
+    with pytest.raises(InputError, match=r"no features, bias; did you mean 'features' by 'feature'\?"):
         measure_file(path)
     np.savez(path, **{f"layer{i}": np.zeros(1) for i in range(20)})
     with pytest.raises(InputError, match="layer15 and 12 more'"):
         measure_file(path)
+
+
+@pytest.mark.parametrize("how", FORMATS)
+@pytest.mark.parametrize("name", ["Bias", "biases", "fc.bias"])
+def test_a_misspelt_bias_is_not_overlooked(how, name, arrays, tmp_path):
+    free = {k: v for k, v in arrays.items() if k != "bias"}
+    path = save(tmp_path / FORMATS[how], free | {name: arrays["bias"]}, how)
+    with pytest.raises(InputError, match=f"did you mean 'bias' by '{name}'"):
+        measure_file(path)
+
+
+@pytest.mark.parametrize("how", FORMATS)
+def test_other_arrays_are_ignored_and_named(how, arrays, truth, tmp_path):
+    """Whatever they hold, and near a known name too where that name is there."""
+    others = {"epoch": np.zeros(3), "biases": np.zeros(2, bool)}
+    seen = []
+    found = measure_file(save(tmp_path / FORMATS[how], arrays | others, how), ignored=seen.append)
+    assert seen == ["biases, epoch"]
+    assert found.to_dict()["accuracy"] == truth["accuracy"]
+    free = {k: v for k, v in arrays.items() if k != "bias"} | {"epoch": np.zeros(3)}
+    assert measure_file(save(tmp_path / f"free-{FORMATS[how]}", free, how)).bias is None
 
 
 def run(*arguments):
@@ -179,10 +202,11 @@ def run(*arguments):
 
 
 def test_command_line(arrays, truth, tmp_path):
-    path = save(tmp_path / "net.npz", arrays, "npz")
+    path = save(tmp_path / "net.npz", arrays | {"epoch": np.zeros(3)}, "npz")
     figure = tmp_path / "sheet.png"
     done = run(path, "--json", "--figure", figure)
     assert done.returncode == 0, done.stderr
+    assert done.stderr == f"ufm: arrays of {path} that are not measured: epoch\n"
     found = json.loads(done.stdout)
     assert {"collapse", "accuracy", "threshold", "bias", "scores", "compactness", "distinctiveness"} <= set(found)
     assert set(found["accuracy"]) >= {"sample_wise", "class_wise", "uniform"}

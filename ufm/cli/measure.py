@@ -38,8 +38,11 @@ def command(paths: tuple[str, ...], compare: bool, figure: str | None, as_json: 
 def _measured(path: str) -> Any:
     from ufm.measurement import measure_file
 
+    def ignored(names: str) -> None:
+        click.echo(f"ufm: arrays of {path} that are not measured: {names}", err=True)
+
     with progress_bar(path, "row") as advance:
-        return measure_file(path, advance)
+        return measure_file(path, advance, ignored=ignored)
 
 
 def _save(figure: str, paths: tuple[str, ...], networks: list[Any]) -> None:
