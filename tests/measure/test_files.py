@@ -232,6 +232,23 @@ def test_two_networks_side_by_side(arrays, tmp_path, monkeypatch):
     assert isinstance(one.exception, InputError)
 
 
+def full_disk(*arguments, **options):
+    raise OSError("no space left on device")
+
+
+def test_the_table_is_printed_before_the_figure_fails(arrays, tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    from ufm.cli import commands
+
+    monkeypatch.setattr("ufm.cli.measure.use_jax", lambda: None)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full_disk)
+    path = str(save(tmp_path / "net.npz", arrays, "npz"))
+    done = CliRunner().invoke(commands, ["measure", path, "--figure", str(tmp_path / "a.PNG")])
+    assert isinstance(done.exception, OSError)
+    assert "uniform accuracy" in done.stdout
+
+
 def test_command_line_says_what_is_wrong(arrays, tmp_path):
     path = npz_of(tmp_path / "net.npz", arrays, features=objects())
     done = run(path, "--json")
