@@ -215,7 +215,7 @@ def _safetensors(path: Path) -> Iterator[Stored]:
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError:
-        raise InputError(f"path = {str(path)!r}: .safetensors needs `pip install ufm[safetensors]`") from None
+        raise InputError(f"path = {str(path)!r}: .safetensors needs `pip install safetensors`") from None
     try:
         with safe_open(path, framework="numpy") as file:
             yield {name: functools.partial(_tensor, file, name) for name in set(file.keys())}

@@ -257,6 +257,14 @@ def test_command_line_says_what_is_wrong(arrays, tmp_path):
     assert done.stderr.startswith("ufm: features.dtype")
 
 
+def test_without_safetensors_it_says_what_to_install(tmp_path, monkeypatch):
+    path = tmp_path / "net.safetensors"
+    path.touch()
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(InputError, match=r"needs `pip install safetensors`$"):
+        measure_file(path)
+
+
 def test_a_file_of_pytorch_is_refused_with_what_to_do(tmp_path):
     path = tmp_path / "net.pt"
     np.savez(tmp_path / "net", data=np.zeros(3))
