@@ -141,8 +141,10 @@ def _opener(path: Path) -> AbstractContextManager[Stored]:
         return contextlib.nullcontext(_npy_folder(path))
     if path.suffix == ".safetensors":
         return _safetensors(path)
+    zipped = zipfile.is_zipfile(path)
+    require(zipped or path.suffix != ".npz", "path", str(path), "a whole .npz file (not a zip archive: cut short?)")
     # PyTorch's own files are zip archives too, but reading them runs what they hold.
-    known = zipfile.is_zipfile(path) and path.suffix not in (".pt", ".pth")
+    known = zipped and path.suffix not in (".pt", ".pth")
     saved = "; from PyTorch: safetensors.torch.save_file" if path.suffix in (".pt", ".pth") else ""
     require(known, "path", str(path), f"a .npz or .safetensors file, or a folder of .npy files{saved}")
     return _npz(path)

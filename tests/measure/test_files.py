@@ -114,10 +114,11 @@ DAMAGE = {
     "a structure": (lambda p, a: npz_of(p, a, features=lying((10,), [("x", "<f8")])), "real numbers"),
     "text for an array": (lambda p, a: npz_of(p, a, features=b"hello"), "npy format"),
     "a missing array": (lambda p, a: npz_of(p, {k: a[k] for k in ("features", "labels")}), "no weight"),
-    "a pickle": (lambda p, a: p.write_bytes(pickle.dumps(a)), "npz or .safetensors"),
-    "an empty file": (lambda p, a: p.write_bytes(b""), "npz or .safetensors"),
+    "a pickle": (lambda p, a: p.write_bytes(pickle.dumps(a)), "not a zip archive"),
+    "text": (lambda p, a: p.write_text("features, labels"), "a whole .npz file"),
+    "an empty file": (lambda p, a: p.write_bytes(b""), "cut short"),
     "nothing": (lambda p, a: None, "existing"),
-    "a cut file": (lambda p, a: p.write_bytes(npz_of(p, a).read_bytes()[:-900]), "npz or .safetensors|whole"),
+    "a cut file": (lambda p, a: p.write_bytes(npz_of(p, a).read_bytes()[:-900]), r"a whole \.npz file \(not a zip"),
     "flipped bytes": (lambda p, a: p.write_bytes(flip(npz_of(p, a).read_bytes())), "whole, readable"),
 }
 

@@ -81,6 +81,14 @@ def test_streaming_agrees_with_the_metrics_of_whole_arrays(monkeypatch):
     np.testing.assert_allclose(list(vars(whole.collapse).values()), list(vars(direct).values()), atol=1e-12)
 
 
+def test_a_bad_row_is_counted_from_the_start_of_the_features(monkeypatch):
+    monkeypatch.setattr(measurement, "BLOCK_BYTES", 3 * 8 * D)
+    g = network(1)
+    g["features"][[16, 17], 2] = np.nan
+    with pytest.raises(InputError, match=r"row 16, the first of 2 among rows 15\.\.17'"):
+        ufm.measure(**g)
+
+
 def _numbers(tree):
     leaves = jax.tree.leaves(tree)
     return np.array([x for x in leaves if isinstance(x, float)])
@@ -167,7 +175,14 @@ def test_torch_tensors():
         ({"labels": np.arange(N) % (K - 2)}, "no sample of class 3 and 1 more"),
         ({"bias": np.zeros(K + 1)}, "bias.shape"),
         ({"bias": np.full(K, np.nan)}, "bias = 'NaN or inf'"),
-        ({"features": np.where(np.eye(N, D) > 0, np.nan, 1.0)}, r"features = 'NaN or inf'"),
+        (
+            {"features": np.where(np.eye(N, D) > 0, np.nan, 1.0)},
+            "NaN or inf in row 0, the first of 8 among rows 0..100",
+        ),
+        (
+            {"features": np.where(np.arange(N)[:, None] == 17, np.inf, np.ones((N, D)))},
+            "inf in row 17': must be finite",
+        ),
         ({"features": np.full((N, D), 3e38, np.float32), "weight": np.full((K, D), 9, np.float32)}, "overflow"),
         ({"features": np.zeros((N, D), object)}, "features.dtype = 'object'"),
         ({"features": np.zeros((N, D), complex)}, "real numbers"),
