@@ -234,6 +234,38 @@ def test_nearest_model_is_the_nearest():
                 assert distance(m.p - m.bias, m.q - m.bias, m.bias) >= best - 1e-9
 
 
+def test_the_sheet_shows_every_number_and_hides_none():
+    """Also of a network without a bias, and of one whose metrics are zero or undefined."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    from ufm.plotting import sheet
+
+    g = network()
+    U = np.asarray(simplex_etf(K, D))
+    networks = {
+        "biased": ufm.measure(**g),
+        "free": ufm.measure(**dict(g, bias=None)),
+        "collapsed": ufm.measure(3 * U, np.arange(K), U, -1.0),
+        "identical": ufm.measure(np.ones((K, D)), np.arange(K), U),
+    }
+    figure = sheet(networks)
+    FigureCanvasAgg(figure).draw()
+    assert networks["collapsed"].collapse.nc4 == 0.0
+    for number, (name, found) in enumerate(networks.items()):
+        scores, collapse, models = figure.axes[3 * number : 3 * number + 3]
+        for axes in (scores, models):
+            box = axes.get_legend().get_window_extent()
+            assert axes.bbox.x0 <= box.x0, name
+            assert box.x1 <= axes.bbox.x1, name
+            for line in axes.lines:
+                assert not box.overlaps(line.get_window_extent()), name
+        names = ("nc1", "nc2", "nc2_means", "nc3", "nc4")
+        assert [t.get_text() for t in collapse.texts] == [f"{getattr(found.collapse, n):.2g}" for n in names]
+        assert models.get_ylabel() == "mean score"
+        shown = ["positive", "negative"] + ["minus bias"] * (found.bias is not None)
+        assert [t.get_text() for t in models.get_legend().get_texts()] == shown
+
+
 def test_the_checks_catch_a_planted_error():
     """A mutation of each part of a measurement differs from the truth by more than the tests allow."""
     g = network()
