@@ -207,7 +207,7 @@ def test_command_line(arrays, truth, tmp_path):
     figure = tmp_path / "sheet.png"
     done = run(path, "--json", "--figure", figure)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == f"ufm: arrays of {path} that are not measured: epoch\n"
+    assert done.stderr == f"ufm: arrays of {path} that are not measured: 'epoch'\n"
     found = json.loads(done.stdout)
     assert {"collapse", "accuracy", "threshold", "bias", "scores", "compactness", "distinctiveness"} <= set(found)
     assert set(found["accuracy"]) >= {"sample_wise", "class_wise", "uniform"}

@@ -41,7 +41,7 @@ def _measured(path: str) -> Any:
     from ufm.measurement import measure_file
 
     def ignored(names: str) -> None:
-        click.echo(f"ufm: arrays of {path} that are not measured: {names}", err=True)
+        click.echo(f"ufm: arrays of {path} that are not measured: {names!r}", err=True)
 
     with progress_bar(path, "row") as advance:
         return measure_file(path, advance, ignored=ignored)
