@@ -128,9 +128,17 @@ def measure(
     return measure_tables({k: table(k, v) for k, v in given.items() if v is not None}, progress)
 
 
-def measure_file(path: str | Path, progress: Callable[[int, int], None] | None = None) -> Measurement:
-    """`measure` of an .npz or .safetensors file or a folder of .npy files, which may be larger than memory."""
-    with open_features(path) as arrays:
+def measure_file(
+    path: str | Path,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    ignored: Callable[[str], None] = lambda names: None,
+) -> Measurement:
+    """`measure` of an .npz or .safetensors file or a folder of .npy files, which may be larger than memory.
+
+    ``ignored`` is called with the names of arrays that are not measured, if the file holds any.
+    """
+    with open_features(path, ignored) as arrays:
         return measure_tables(arrays, progress)
 
 

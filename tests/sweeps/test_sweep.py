@@ -1,5 +1,7 @@
 """What a sweep computes: against `ufm.solve` lane by lane, one engine against the other, and exact laws."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -147,6 +149,12 @@ def test_xarray(grid):
     pytest.importorskip("xarray")
     dataset = grid.to_xarray()
     assert float(dataset["value"].sel(seed=7, **{"decay.b": 0.05, "decay.W": 3.0})) == grid["value"][1, 1, 1]
+
+
+def test_without_xarray_it_says_what_to_install(grid, monkeypatch):
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(ImportError, match=r"^to_xarray needs `pip install xarray`$"):
+        grid.to_xarray()
 
 
 def test_a_round_trip_through_a_directory(grid, tmp_path):

@@ -115,6 +115,18 @@ def use_jax(*, many_programs: bool = False) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+def check_figure(path: str | Path, field: str = "figure") -> None:
+    """Before any work: whether matplotlib will be able to write there."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    from ufm._base import nearest, require
+
+    place, known = Path(path), FigureCanvasBase.get_supported_filetypes()
+    require(place.parent.is_dir(), field, str(path), "in a folder that exists")
+    kind = place.suffix.lower().removeprefix(".")
+    require(kind in known, field, str(path), f"a file whose suffix is {nearest(kind, known)}")
+
+
 def problem_from(given: dict[str, Any]) -> Any:
     """Take the options of a problem out of ``given`` and build it."""
     import numpy as np

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ufm.cli._common import JSON_OPTION, options, print_json, progress_bar, use_jax
+from ufm.cli._common import JSON_OPTION, check_figure, options, print_json, progress_bar, use_jax
 
 
 @click.command("phase")
@@ -32,9 +32,10 @@ def command(name: str, points: int, lattice: int, seed: int, out: str | None, as
     from ufm.plotting import phase
 
     chosen = diagram(name)
+    path = Path(out or f"phase_{name}.png")
+    check_figure(path, "out")
     with progress_bar("phase", "point") as advance:
         found = chosen.solve(points, seed, advance)
-    path = Path(out or f"phase_{name}.png")
     phase(chosen, found, lattice).savefig(path)
     wrong = [p for p in found if p.wrong]
     certified = [p for p in found if p.certified]

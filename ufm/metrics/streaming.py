@@ -189,7 +189,10 @@ def _columns(blocks: Blocks, labels: npt.NDArray[np.integer], W: npt.NDArray[Any
             fits, "features", f"a block {block.shape} after {row} rows", f"{labels.size} rows of {d} numbers in all"
         )
         H = block.astype(W.dtype, copy=False).T
-        require(bool(np.isfinite(H).all()), "features", "NaN or inf", f"finite (rows {row}..{row + rows - 1})")
+        if not np.isfinite(H).all():
+            bad = row + np.flatnonzero(~np.isfinite(H).all(axis=0))
+            several = f", the first of {bad.size} among rows {row}..{row + rows - 1}" if bad.size > 1 else ""
+            require(False, "features", f"NaN or inf in row {bad[0]}{several}", "finite")
         yield H, labels[row : row + rows].astype(np.intp)
         row += rows
     require(row == labels.size, "features", f"{row} rows", f"{labels.size} rows, one per label")
