@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import ufm
 from ufm.geometry import random_rotation, simplex_etf
 from ufm.metrics.cosines import class_sums, compactness, distinctiveness, unit_sums
 
@@ -60,3 +61,9 @@ def test_zero_features_have_no_direction():
 def test_half_precision_sums_in_more():
     H = np.full((1, 5000), 1.0, np.float16)
     assert class_sums(H, np.zeros(5000, int), 2).tolist() == [[5000.0], [0.0]]
+
+
+def test_features_that_are_zero_have_cosine_zero():
+    """A class of zeros beside one of equal vectors: 0 and 1."""
+    H, labels = np.concatenate([np.zeros((2, 3)), np.ones((2, 3))], axis=1), np.repeat([0, 1], 3)
+    assert ufm.measure(H.T, labels, np.eye(2)).compactness == pytest.approx(0.5)
