@@ -150,6 +150,7 @@ def draw(out: Path, problem: Any, exact: Any, rungs: Any, points: Any, solved: A
     matplotlib.use("Agg")
     from ufm import landscape, theory
     from ufm.plotting import landscape as pictures
+    from ufm.report.tables import problem_text
 
     out.mkdir(parents=True, exist_ok=True)
     fits = (problem.columns + problem.classes) * problem.dim <= DRAW_LIMIT
@@ -168,7 +169,7 @@ def draw(out: Path, problem: Any, exact: Any, rungs: Any, points: Any, solved: A
     if saddles and bottom is not None:
         ax = None
         for name, params in saddles:
-            ax = pictures.path(*landscape.path(problem, params, bottom), ax=ax, label=f"from {name}")
+            ax = pictures.path(*landscape.path(problem, params, bottom), ax=ax, label=f"from the rung {name}")
         figures["path.png"] = ax
         name, saddle = saddles[-1]
         if landscape.escape_direction(problem, saddle).direction is not None:
@@ -177,7 +178,9 @@ def draw(out: Path, problem: Any, exact: Any, rungs: Any, points: Any, solved: A
             figures["plane.png"] = pictures.plane(slices, axes, name, end="minimiser")
     if run is not None:
         figures["descent.png"] = pictures.descent(run)
+    title = f"{problem_text(problem)}, decays of W, H, b"
     for name, ax in figures.items():
+        ax.set_title(title)
         ax.figure.savefig(out / name, dpi=150)
     return [str(out / name) for name in figures]
 
@@ -196,7 +199,7 @@ def show(report: dict[str, Any]) -> None:
     else:
         s = report["spectrum"]
         rows = [
-            [f"{e['eigenvalue'] * (abs(e['eigenvalue']) > s['zero']):.9g}", str(e["multiplicity"]), e["block"]]
+            [f"{e['eigenvalue'] if abs(e['eigenvalue']) > s['zero'] else 0.0:.9g}", str(e["multiplicity"]), e["block"]]
             for e in s["entries"]
         ]
         table("Hessian at the minimiser, exact", ["eigenvalue", "multiplicity", "block"], rows)
@@ -258,5 +261,6 @@ def point_table(title: str, points: list[dict[str, Any]]) -> None:
         ]
         for c in points
     ]
-    columns = ["value", "kind", "index", "kernel", "smallest eigenvalue", "promised", "certified gap", "equal rows"]
+    columns = ["value", "kind", "index", "kernel", "least eigenvalue", "escape promised", "certified gap", "equal rows"]
     table(title, columns, rows)
+    click.echo("escape promised: curvature along the direction of Zhu et al. 2021; the point is left where it is < 0\n")

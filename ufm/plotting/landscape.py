@@ -90,7 +90,7 @@ def plane(
     norm = BoundaryNorm(levels, 256)
     filled = ax.contourf(values.s, values.t, values.values.T, levels=levels, cmap="cividis", norm=norm)
     ax.contour(values.s, values.t, values.values.T, levels=levels, colors="k", linewidths=0.3)
-    ax.figure.colorbar(filled, ax=ax, label="objective $f$", ticks=levels[::4], format="%.3g")
+    ax.figure.colorbar(filled, ax=ax, label="objective $f$, even in rank", ticks=levels[::4], format="%.3g")
     for name, s in ((origin, 0.0), (end, 1.0)):
         if name:
             ax.plot(s, 0.0, "o", color="white", mec="black", ms=6)
