@@ -252,6 +252,32 @@ def margin_loss(z, k, margin=1.0):
     return jnp.sum(jnp.where(true, 0.0, jax.nn.softplus(margin - jnp.sum(jnp.where(true, z, 0.0)) + z)))
 
 
+@pytest.mark.parametrize(
+    ("function", "promise", "word"),
+    [
+        (lambda z, k: -(z[k] ** 3), {"convex": True}, "convex = True"),
+        (lambda z, k: jnp.sum(jnp.abs(z)) - z[k] ** 2, {"convex": True}, "convex = True"),
+        (lambda z, k: jnp.sum(z**2) - z[k], {"infimum": 0.0}, "infimum = 0.0: must be at most -0."),
+        (lambda z, k: jnp.sum(z**2), {"shift_invariant": True}, "shift_invariant = True"),
+        (lambda z, k: jax.nn.logsumexp(z) - z[k] + 1e-3 * z[0], {"shift_invariant": True}, "shift_invariant = True"),
+    ],
+)
+def test_a_broken_promise_is_found_out(function, promise, word):
+    """A false promise would buy a false certificate."""
+    loss = losses.custom(function, name="mine", **promise)
+    with pytest.raises(ufm.InputError, match=f"loss mine: {word}"):
+        ufm.theory.certify(ufm.Problem(3, 4, 2, loss), ufm.Problem(3, 4, 2).init(jax.random.key(0)))
+    losses.custom(function, name="mine").check(3)
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+def test_promises_that_are_kept_pass(classes):
+    for name in ("ce", "bce", "ls:alpha=0.1", "mse:kappa=2,beta=3"):
+        kept = losses.parse(name)
+        promises = {"convex": True, "shift_invariant": kept.shift_invariant, "infimum": 0.0}
+        losses.custom(lambda z, k, kept=kept: kept(z, k), **promises).check(classes)
+
+
 def test_custom_loss():
     loss = losses.custom(margin_loss, {"margin": 2.0}, convex=True, shift_invariant=True, infimum=0.0)
     z = jnp.asarray([0.5, -1.0, 2.0])

@@ -8,10 +8,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ufm._base import InputError, pytree, require
 from ufm.losses._base import Loss
+
+PROBES = 64
+"""Random pairs of logits on which the promises of a loss are tried."""
+SHIFT = 3.0
+
+
+@jax.jit
+def _probe(loss: Loss, points: Array, labels: Array) -> tuple[Array, Array, Array]:
+    """Loss at both ends (2, PROBES), at their middle, and at the first end with all logits shifted."""
+    each = jax.vmap(loss)
+    ends = jax.vmap(each, (0, None))(points, labels)
+    return ends, each(0.5 * (points[0] + points[1]), labels), each(points[0] + SHIFT, labels)
 
 
 @pytree(static=("function", "convex", "shift_invariant", "infimum", "name"))
@@ -39,6 +52,23 @@ class Custom(Loss):
             raise InputError(f"loss = {self.name}: must be {allowed}") from error
         shape = getattr(found, "shape", type(found).__name__)
         require(shape == (), f"loss {self.name}: value.shape", shape, f"() for logits ({classes},)")
+        if self.convex or self.shift_invariant or self.infimum is not None:
+            self._check_promises(classes)
+
+    def _check_promises(self, classes: int) -> None:
+        """Try the promises on random logits: a certificate is worth no more than they are."""
+        rng = np.random.default_rng(0)
+        points = 10.0 ** rng.uniform(-1.0, 1.3, (2, PROBES, 1)) * rng.normal(size=(2, PROBES, classes))
+        labels = np.arange(PROBES, dtype=np.int32) % classes
+        ends, middle, shifted = _probe(self, jnp.asarray(points, jnp.zeros(()).dtype), labels)
+        slack = 64 * np.finfo(ends.dtype).eps * (1.0 + np.abs(ends).max(axis=0))
+        name, low = f"loss {self.name}", -np.inf if self.infimum is None else self.infimum
+        bent = self.convex & (middle > ends.mean(axis=0) + slack)
+        require(not bent.any(), f"{name}: convex", True, "False: a chord between random logits runs below the loss")
+        least = np.nanmin(ends, initial=np.inf)
+        require(least >= low - slack.max(), f"{name}: infimum", low, f"at most {least:g}, a value of the loss")
+        moved = self.shift_invariant & (np.abs(shifted - ends[0]) > slack + 64 * np.finfo(ends.dtype).eps * SHIFT)
+        require(not moved.any(), f"{name}: shift_invariant", True, "False: a constant added to random logits counts")
 
     def conjugate_along(self, logits: Array, label: Array | int, scale: Array) -> Array:
         """Chord bound ``l*(s u) <= s l*(u) + (1 - s) l*(0)`` with ``l*(0) = -infimum``.
@@ -77,7 +107,8 @@ def custom(
         name: shown in tables; the function's own name by default.
 
     Raises:
-        InputError: without a function; from `solve`, if it fails or gives no scalar for logits (K,).
+        InputError: without a function; from `solve`, `sweep` and `certify`, if it fails, gives no scalar for logits
+            (K,), or breaks a promise on random logits.
 
     >>> import jax, jax.numpy as jnp
     >>> def hinge2(z, k, margin=1.0):

@@ -87,6 +87,7 @@ def sweep(
     for key in options or {}:
         require(key in OPTIONS, "key of options", key, nearest(key, OPTIONS))
     start = {"seed": seed, "scale": scale, "bias_mean": bias_mean}
+    problem.loss.check(problem.classes)
     layout = plan(problem, axes, solver, start, dtype, options, keep)
     require(chunk is None or chunk >= 1, "chunk", chunk, "a whole number >= 1")
     store = None if out is None else Store(out)

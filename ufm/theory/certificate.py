@@ -70,6 +70,7 @@ def certify(problem: Problem, params: Params) -> Certificate:
     """
     if is_traced(problem, params):
         return _certify(problem, params, polish=True)
+    problem.loss.check(problem.classes)
     certificate = _certify_in_float64(problem, params, polish=False)
     gap, value = np.asarray(certificate.gap), np.asarray(certificate.value)  # NumPy: x64 may be off here
     known = np.maximum(gap, np.asarray(certificate.rounding))
