@@ -141,3 +141,20 @@ def test_evidence_of_a_wrong_claim_is_marked(tmp_path):
     page = read(write(Report([wrong], META), tmp_path))
     assert page.rows[1][-1] == "refuted  (recorded: holds)"
     assert any(tag == "details" and "open" in given for tag, given in page.tags)
+
+
+def test_what_went_wrong_is_open_and_so_is_its_correction(tmp_path):
+    """Nothing else is: neither what lies outside the hypotheses, nor what simply holds, nor another problem."""
+    elsewhere = dataclasses.replace(PROBLEM, dim=5)
+    cases = {
+        ("li2025/2", Verdict.REFUTED, PROBLEM): True,
+        ("li2025/2-corrected", Verdict.HOLDS, PROBLEM): True,
+        ("li2025/2-corrected", Verdict.HOLDS, elsewhere): False,
+        ("li2025/boundary", Verdict.HOLDS, PROBLEM): False,
+        ("li2025/eq3", Verdict.OUTSIDE, PROBLEM): False,
+        ("li2025/merged", Verdict.INCONCLUSIVE, PROBLEM): True,
+    }
+    found = [finding(*case) for case in cases]
+    found.append(dataclasses.replace(finding("li2025/eq20", Verdict.OUTSIDE), recorded=Verdict.HOLDS))
+    page = read(write(Report(found, META), tmp_path))
+    assert ["open" in given for tag, given in page.tags if tag == "details"] == [*cases.values(), True]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,10 @@ def write(found: Report, folder: str | Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     seed = int(found.meta.get("seed", 0))
     again = [_spec(f, i, folder, seed) for i, f in enumerate(found.findings, 1)]
-    parts = [_part(i, f, line) for i, (f, line) in enumerate(zip(found.findings, again, strict=True), 1)]
+    parts = [
+        _part(i, f, line, reads=_reads(f, found.findings))
+        for i, (f, line) in enumerate(zip(found.findings, again, strict=True), 1)
+    ]
     page = Page("Theorems, checked", found.summary, found.meta, COLUMNS, rows(found), _figures(found), parts)
     return page.save(folder)
 
@@ -100,8 +104,22 @@ def _spec(finding: Finding, number: int, folder: Path, seed: int) -> str:
     return f"ufm verify --rerun {path.relative_to(folder)}"
 
 
-def _part(number: int, finding: Finding, again: str, lead: str = "") -> dict[str, Any]:
-    """One check in full: what the page and the Markdown both say."""
+def _reads(finding: Finding, findings: Sequence[Finding]) -> bool:
+    """Whether a part is open at first: what went wrong, and what holds in place of a refuted claim.
+
+    A correction's name begins with that of what it corrects, or the other way round, in every paper of the atlas.
+    """
+    if finding.verdict in ("refuted", "inconclusive") or not finding.as_recorded:
+        return True
+    if finding.verdict != "holds":
+        return False
+    name, problem = finding.theorem.id, problem_text(finding.problem)
+    refuted = [f.theorem.id for f in findings if f.verdict == "refuted" and problem_text(f.problem) == problem]
+    return any(name.startswith(other) or other.startswith(name) for other in refuted)
+
+
+def _part(number: int, finding: Finding, again: str, lead: str = "", reads: bool = True) -> dict[str, Any]:
+    """One check in full: what the page and the Markdown both say; ``reads`` opens it."""
     f, theorem = finding, finding.theorem
     if f.gap is None:
         certificate = "none needed: the claim does not speak of the global minimum" if f.quantities else ""
@@ -127,7 +145,7 @@ def _part(number: int, finding: Finding, again: str, lead: str = "") -> dict[str
     verdict = f"{f.verdict}" + ("" if f.as_recorded else f", recorded: {f.recorded or theorem.recorded}")
     return {
         "title": f"{number}. {theorem.id} ({theorem.source}): {verdict}",
-        "open": f.verdict != "holds" or not f.as_recorded,
+        "open": reads,
         "facts": {k: v for k, v in facts.items() if v},
         "numbers": numbers,
     }
