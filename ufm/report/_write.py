@@ -12,6 +12,7 @@ import numpy as np
 from ufm.atlas import Finding, Report, Trials, save_counterexample
 from ufm.atlas._core import CERTIFIED
 from ufm.losses import NAMED
+from ufm.report.notation import CHECKED, SYMBOLS, TRIED
 from ufm.report.page import Page
 from ufm.report.tables import COLUMNS, TRIAL_COLUMNS, problem_text, rows, trial_rows
 
@@ -42,7 +43,9 @@ def write(found: Report, folder: str | Path) -> Path:
         _part(i, f, line, reads=_reads(f, found.findings))
         for i, (f, line) in enumerate(zip(found.findings, again, strict=True), 1)
     ]
-    page = Page("Theorems, checked", found.summary, found.meta, COLUMNS, rows(found), _figures(found), parts)
+    page = Page(
+        "Theorems, checked", found.summary, found.meta, COLUMNS, rows(found), _figures(found), parts, SYMBOLS | CHECKED
+    )
     return page.save(folder)
 
 
@@ -78,8 +81,9 @@ def write_trials(found: Trials, saved: dict[str, str], folder: str | Path) -> Pa
     label = "worst residual / tolerance where it holds"
     alt = "One line per theorem: the worst residual among the instances where it holds, all left of 1, the tolerance."
     figures = [(bounded(names, [t.residual for t in found.trials], verdicts, 1.0, label), alt)]
+    table, notation = trial_rows(found), SYMBOLS | CHECKED | TRIED
     page = Page(
-        "Theorems on random problems", found.summary, found.meta, TRIAL_COLUMNS, trial_rows(found), figures, parts
+        "Theorems on random problems", found.summary, found.meta, TRIAL_COLUMNS, table, figures, parts, notation
     )
     return page.save(folder)
 
@@ -175,5 +179,7 @@ def _figures(found: Report) -> list[tuple[Any, str]]:
         gaps = [None if f.gap is None else max(f.gap, 1e-17) for _, f in judged]
         worst = max(g for g in gaps if g is not None)
         alt = f"One line per check: the certified gap of its solution, at most {worst:.0e}; line at {CERTIFIED:.0e}."
+        if None in gaps:
+            alt += " No dot: the claim does not speak of the global minimum and needs no certificate."
         figures.append((bounded(names, gaps, verdicts, CERTIFIED, "certified gap to the global minimum"), alt))
     return figures
