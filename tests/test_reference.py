@@ -19,7 +19,7 @@ RESULTS = {
     "Descent": "saddle_to_saddle", "Diagram": "diagram", "Eigenpairs": "extreme_eigenpairs", "Evidence": "check",
     "Finding": "check", "Measurement": "measure", "Minimizer": "minimizer", "Nearest": "nearest",
     "Observed": "nearest", "Params": "plane", "Quantity": "quantity", "Reduction": "reduce", "Regime": "reduce",
-    "Report": "verify", "Rung": "ladder", "Solution": "solve", "Spectrum": "hessian_spectrum", "Sweep": "sweep",
+    "Report": "verify", "Rung": "ladder", "Solution": "solve", "Spectrum": "hessian_spectrum",
     "Theorem": "check", "Trial": "verify_random", "Trials": "verify_random", "Verdict": "check",
 }  # fmt: skip
 """What a function returns or takes, beside that function: its example shows both."""

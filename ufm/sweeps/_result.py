@@ -98,12 +98,31 @@ class Sweep:
         return xarray.Dataset(data, coords, attrs=flat)
 
     def plot(self, quantity: str | None = None, x: str | None = None) -> Any:
-        """Scores and bias over an axis with the closed form on top, or a heat map of one ``quantity``."""
-        from ufm.plotting.sweep import heat_map, scores_and_bias
+        """Scores and bias over an axis with the closed form on top, or one quantity over one axis or two.
+
+        Args:
+            quantity: a name in ``data`` with a number per lane. With two numeric axes it becomes a heat map (the
+                median over seeds), with one, or one that is named, a line.
+            x: the numeric axis of a line; the first one if not given.
+
+        Returns:
+            A `matplotlib.figure.Figure` with a panel for every other choice; ``.savefig("own.png")`` writes it.
+
+        Raises:
+            InputError: for a quantity or an axis that this sweep does not have.
+
+        >>> import jax; jax.config.update("jax_enable_x64", True)
+        >>> import ufm
+        >>> problem = ufm.Problem(3, 4, 5, ufm.losses.CE(), ufm.Decay(0.01, 0.01, 0.01), features="per_class")
+        >>> found = ufm.sweep(problem, {"decay.W": [0.01, 0.1, 10.0], "seed": range(2)})
+        >>> found.plot("value").axes[0].get_ylabel()
+        'value'
+        """
+        from ufm.plotting.sweep import heat_map, line_plot, numeric_axes, scores_and_bias
 
         if quantity is None:
             return scores_and_bias(self, x)
-        return heat_map(self, quantity)
+        return heat_map(self, quantity) if x is None and len(numeric_axes(self)) > 1 else line_plot(self, quantity, x)
 
     def summary(self) -> dict[str, Any]:
         """Counts and ranges, for a table or JSON."""
