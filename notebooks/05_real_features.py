@@ -13,7 +13,7 @@
 #
 # Three losses: CE and BCE with a free bias, and BCE with so strong a decay of the bias that the model's minimiser
 # is no longer a centred simplex ETF: its features share a mean. Three seeds, two initial biases each. Needs
-# scikit-learn (`pip install ufm[examples]`) for the data; about a minute on two cores.
+# scikit-learn (`pip install scikit-learn`) for the data; about a minute on two cores.
 
 # %%
 import jax

@@ -8,10 +8,12 @@ file claims of itself is checked before memory is taken for it. Nothing is ever 
 from __future__ import annotations
 
 import contextlib
+import difflib
+import functools
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,58 +90,85 @@ def table(field: str, value: Any) -> Table:
     return Table(array.shape, array.dtype, read)
 
 
+Stored = dict[str, Callable[[], Table]]
+
+
 @contextlib.contextmanager
-def open_features(path: str | Path) -> Iterator[dict[str, Table]]:
+def open_features(path: str | Path, ignored: Callable[[str], None] = lambda names: None) -> Iterator[dict[str, Table]]:
     """The arrays of a file or folder, by name; see the module's docstring.
 
+    Args:
+        path: of the file or folder.
+        ignored: called with the names of other arrays, in one line, if there are any.
+
     Raises:
-        InputError: for a file that is missing, truncated, not what it claims, or holds objects.
+        InputError: for a file that is missing, truncated, not what it claims, or holds objects; for an array
+            that is missing, or has a name so close to a missing one that it may be meant for it.
     """
     path = Path(path)
     require(path.exists(), "path", str(path), "an existing .npz or .safetensors file, or a folder of .npy files")
     try:
         with _opener(path) as arrays:
-            for name in ("features", "labels", "weight"):
-                require(
-                    name in arrays, f"arrays of {path.name}", sorted(arrays), f"features, labels, weight (no {name})"
-                )
-            yield arrays
+            others = _others(path, list(arrays))
+            if others:
+                ignored(_few(others))
+            yield {name: arrays[name]() for name in NAMES if name in arrays}
     except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, OSError) as error:
         raise InputError(f"path = {str(path)!r}: must be a whole, readable file ({error})") from None
 
 
-def _opener(path: Path) -> AbstractContextManager[dict[str, Table]]:
+def _others(path: Path, stored: list[str]) -> set[str]:
+    """What is stored besides the arrays wanted, unless one of these is missing or may be misspelt."""
+    others, missing = set(stored) - set(NAMES), [name for name in NAMES if name not in stored]
+    lower = {other.lower(): other for other in sorted(others)}
+    close = {name: difflib.get_close_matches(name, lower, n=1) for name in missing}
+    meant = ", ".join(f"{name!r} by {lower[names[0]]!r}" for name, names in close.items() if names)
+    whole = not meant and missing in ([], ["bias"])  # a bias may be left out, not overlooked
+    hint = f"; did you mean {meant}?" if meant else ""
+    allowed = f"features, labels, weight and perhaps bias (no {', '.join(missing)}{hint})"
+    require(whole, f"arrays of {path.name}", _few(stored), allowed)
+    return others
+
+
+def _few(names: Collection[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(sorted(names)[:most]) + more
+
+
+def _opener(path: Path) -> AbstractContextManager[Stored]:
+    """What is stored, by name, each to be opened by a call."""
     if path.is_dir():
         return contextlib.nullcontext(_npy_folder(path))
     if path.suffix == ".safetensors":
         return _safetensors(path)
+    zipped = zipfile.is_zipfile(path)
+    require(zipped or path.suffix != ".npz", "path", str(path), "a whole .npz file (not a zip archive: cut short?)")
     # PyTorch's own files are zip archives too, but reading them runs what they hold.
-    known = zipfile.is_zipfile(path) and path.suffix not in (".pt", ".pth")
+    known = zipped and path.suffix not in (".pt", ".pth")
     saved = "; from PyTorch: safetensors.torch.save_file" if path.suffix in (".pt", ".pth") else ""
     require(known, "path", str(path), f"a .npz or .safetensors file, or a folder of .npy files{saved}")
     return _npz(path)
 
 
-def _npy_folder(folder: Path) -> dict[str, Table]:
-    arrays = {}
-    for name in NAMES:
-        file = folder / f"{name}.npy"
-        if file.exists():
-            try:
-                arrays[name] = table(name, np.load(file, mmap_mode="r", allow_pickle=False))
-            except (ValueError, EOFError) as error:
-                raise InputError(f"path = {str(file)!r}: must be a whole .npy file of numbers ({error})") from None
-    return arrays
+def _npy_folder(folder: Path) -> Stored:
+    return {file.stem: functools.partial(_npy, file) for file in folder.glob("*.npy")}
+
+
+def _npy(file: Path) -> Table:
+    try:
+        return table(file.stem, np.load(file, mmap_mode="r", allow_pickle=False))
+    except (ValueError, EOFError) as error:
+        raise InputError(f"path = {str(file)!r}: must be a whole .npy file of numbers ({error})") from None
 
 
 @contextlib.contextmanager
-def _npz(path: Path) -> Iterator[dict[str, Table]]:
+def _npz(path: Path) -> Iterator[Stored]:
     with zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        yield {name: _member(archive, members[name], name) for name in NAMES if name in members}
+        yield {name: functools.partial(_member, archive, name, info) for name, info in members.items()}
 
 
-def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> Table:
+def _member(archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) -> Table:
     """An array inside an .npz, compressed or not, read as a stream."""
     with archive.open(info) as stream:
         shape, fortran, dtype = _header(stream, name)
@@ -184,14 +213,14 @@ def _exactly(stream: IO[bytes], size: int, name: str) -> bytes:
 
 
 @contextlib.contextmanager
-def _safetensors(path: Path) -> Iterator[dict[str, Table]]:
+def _safetensors(path: Path) -> Iterator[Stored]:
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError:
-        raise InputError(f"path = {str(path)!r}: .safetensors needs `pip install ufm[safetensors]`") from None
+        raise InputError(f"path = {str(path)!r}: .safetensors needs `pip install safetensors`") from None
     try:
         with safe_open(path, framework="numpy") as file:
-            yield {name: _tensor(file, name) for name in NAMES if name in set(file.keys())}
+            yield {name: functools.partial(_tensor, file, name) for name in set(file.keys())}
     except SafetensorError as error:
         raise InputError(f"path = {str(path)!r}: must be a whole .safetensors file ({error})") from None
 

@@ -128,9 +128,17 @@ def measure(
     return measure_tables({k: table(k, v) for k, v in given.items() if v is not None}, progress)
 
 
-def measure_file(path: str | Path, progress: Callable[[int, int], None] | None = None) -> Measurement:
-    """`measure` of an .npz or .safetensors file or a folder of .npy files, which may be larger than memory."""
-    with open_features(path) as arrays:
+def measure_file(
+    path: str | Path,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    ignored: Callable[[str], None] = lambda names: None,
+) -> Measurement:
+    """`measure` of an .npz or .safetensors file or a folder of .npy files, which may be larger than memory.
+
+    ``ignored`` is called with the names of arrays that are not measured, if the file holds any.
+    """
+    with open_features(path, ignored) as arrays:
         return measure_tables(arrays, progress)
 
 
@@ -151,7 +159,7 @@ def measure_tables(arrays: dict[str, Table], progress: Callable[[int, int], None
     stats = statistics(lambda: features.read(rows), labels, weight, bias, report)
     threshold = uniform.uniform_accuracy(stats.scores)
     class_wise, class_thresholds = uniform.class_wise_accuracy(stats.scores, labels, K)
-    shape = _configuration(weight, stats.means.T, stats.centre)
+    shape = _configuration(weight, (stats.means - stats.centre).T, stats.centre)
     return Measurement(
         classes=K,
         dim=d,
@@ -169,7 +177,7 @@ def measure_tables(arrays: dict[str, Table], progress: Callable[[int, int], None
         positive=stats.positive,
         negative=stats.negative,
         histograms=stats.histograms,
-        compactness=cosines.compactness(stats.unit_sums, stats.counts),
+        compactness=cosines.compactness(stats.unit_sums, stats.counts, stats.nonzero),
         distinctiveness=cosines.distinctiveness(stats.unit_sums, stats.counts),
         nearest=_nearest(stats, weight, bias),
     )

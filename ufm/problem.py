@@ -108,7 +108,7 @@ class Problem:
                 _require_whole(f"per_class[{k}]", n, 1)
             same = len(set(sizes)) == 1
             object.__setattr__(self, "per_class", int(sizes[0]) if same else tuple(int(n) for n in sizes))
-        require(isinstance(self.loss, Loss), "loss", self.loss, "a loss of ufm.losses; wrap a function in custom(fn)")
+        require(isinstance(self.loss, Loss), "loss", self.loss, "a loss such as ufm.losses.BCE(), or custom(fn)")
         require(isinstance(self.decay, Decay), "decay", self.decay, "a ufm.Decay")
         require(self.bias in BIAS_MODES, "bias", self.bias, nearest(str(self.bias), BIAS_MODES))
         require(self.features in FEATURE_MODES, "features", self.features, nearest(str(self.features), FEATURE_MODES))

@@ -38,6 +38,15 @@ def test_boundary_is_where_the_hypotheses_end():
         )
 
 
+def test_a_boundary_that_is_three_percent_off_is_seen(monkeypatch):
+    from ufm.atlas import li2025_bias
+
+    right = li2025_bias.boundary_decay_b
+    monkeypatch.setattr(li2025_bias, "boundary_decay_b", lambda mu, classes: 1.03 * right(mu, classes))
+    (trial,) = run_trials([THEOREMS["li2025/boundary"]], 24, quick=True)
+    assert trial.verdict == Verdict.REFUTED
+
+
 def test_quick_family_has_one_shape():
     quick = THEOREMS["li2025/2-corrected"].draw.quick()
     rng = np.random.default_rng(0)

@@ -158,8 +158,55 @@ def test_bad_input_is_one_line_and_exit_2(options, message):
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("command", "field", "work"),
+    [
+        (["measure", "net.npz", "--figure"], "figure", "ufm.measurement.measure_file"),
+        (["phase", "bce", "--out"], "out", "ufm.atlas._phase.Diagram.solve"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nodir/sheet.png", "a folder that exists"),
+        ("sheet.jgp", "did you mean 'jpg'"),
+        ("sheet", "suffix is one of"),
+    ],
+)
+def test_a_figure_that_cannot_be_written_is_refused_before_the_work(command, field, work, path, message, monkeypatch):
+    from click.testing import CliRunner
+
+    from ufm import InputError
+    from ufm.cli import commands
+
+    monkeypatch.setattr(work, lambda *arguments, **options: pytest.fail("the work was begun"))
+    for module in ("measure", "phase"):
+        monkeypatch.setattr(f"ufm.cli.{module}.use_jax", lambda: None)
+    error = CliRunner().invoke(commands, [*command, path]).exception
+    assert isinstance(error, InputError)
+    assert f"{field} = '{path}': must be" in str(error)
+    assert message in str(error)
+    assert "\n" not in str(error)
+
+
 def test_classifier_of_the_wrong_shape(tmp_path):
     np.save(tmp_path / "W.npy", np.eye(5))
     result = ufm("solve", *SMALL, "--classifier", str(tmp_path / "W.npy"))
     assert result.returncode == 2
     assert "classifier.shape = (5, 5): must be (classes, dim) = (3, 4)" in result.stderr
+
+
+@pytest.mark.parametrize("width", [40, 80, 300])
+def test_a_narrow_terminal_cuts_nothing_off(monkeypatch, capsys, width):
+    import sys
+
+    from ufm.cli._common import table
+
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    columns = ["theorem", "predicted", "measured", "formula"]
+    cells = ["rediscovering/normalised-corrected", "0.671707956928", "-1.23456789e-05", "a(x)=" + "b" * 60]
+    table("title", columns, [cells])
+    shown = "".join(capsys.readouterr().out.split())
+    assert all(cell in shown for cell in cells)
+    assert "…" not in shown

@@ -57,6 +57,16 @@ def test_blocks_nearly_as_large_as_the_matrix(dtype):
                     assert np.max(np.abs(pairs.values - wanted)) < 40 * n * np.finfo(dtype).eps
 
 
+def test_rounding_in_float32_is_no_negative_curvature():
+    rng = np.random.default_rng(0)
+    for n in (3, 6, 12):
+        for _ in range(60):
+            v = rng.normal(size=n) * 10.0 ** rng.uniform(-2, 2)
+            pairs = extreme_eigenpairs(Operator.of_matrix(np.outer(v, v).astype(np.float32)), min(3, n - 1))
+            assert pairs.vectors.dtype == np.float32
+            assert pairs.negative == 0
+
+
 @pytest.mark.parametrize("loss", [ufm.losses.CE(), ufm.losses.BCE()], ids=str)
 def test_hessian_at_collapse(loss):
     problem = ufm.Problem(4, 9, 5, loss=loss, decay=ufm.Decay(5e-3, 1e-3, 0.5))

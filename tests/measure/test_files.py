@@ -114,10 +114,11 @@ DAMAGE = {
     "a structure": (lambda p, a: npz_of(p, a, features=lying((10,), [("x", "<f8")])), "real numbers"),
     "text for an array": (lambda p, a: npz_of(p, a, features=b"hello"), "npy format"),
     "a missing array": (lambda p, a: npz_of(p, {k: a[k] for k in ("features", "labels")}), "no weight"),
-    "a pickle": (lambda p, a: p.write_bytes(pickle.dumps(a)), "npz or .safetensors"),
-    "an empty file": (lambda p, a: p.write_bytes(b""), "npz or .safetensors"),
+    "a pickle": (lambda p, a: p.write_bytes(pickle.dumps(a)), "not a zip archive"),
+    "text": (lambda p, a: p.write_text("features, labels"), "a whole .npz file"),
+    "an empty file": (lambda p, a: p.write_bytes(b""), "cut short"),
     "nothing": (lambda p, a: None, "existing"),
-    "a cut file": (lambda p, a: p.write_bytes(npz_of(p, a).read_bytes()[:-900]), "npz or .safetensors|whole"),
+    "a cut file": (lambda p, a: p.write_bytes(npz_of(p, a).read_bytes()[:-900]), r"a whole \.npz file \(not a zip"),
     "flipped bytes": (lambda p, a: p.write_bytes(flip(npz_of(p, a).read_bytes())), "whole, readable"),
 }
 
@@ -150,16 +151,63 @@ def test_damaged_folder_and_safetensors(arrays, tmp_path):
         measure_file(tensors)
 
 
+FORMATS = {"npz": "net.npz", "npy": "net", "safetensors": "net.safetensors"}
+
+
+@pytest.mark.parametrize("how", FORMATS)
+def test_a_missing_array_shows_those_there_and_the_nearest(how, arrays, tmp_path):
+    """Also where none of them has a name that is known."""
+    named = {"h": "features", "y": "labels", "fc.weight": "weight", "fc.bias": "bias"}
+    path = save(tmp_path / FORMATS[how], {name: arrays[key] for name, key in named.items()}, how)
+    with pytest.raises(
+        InputError, match=r"= 'fc\.bias, fc\.weight, h, y'.*no features, labels, weight, bias;"
+    ) as caught:
+        measure_file(path)
+    assert "'weight' by 'fc.weight'" in str(caught.value)
+
+
+def test_a_misspelt_array_is_named(arrays, tmp_path):
+    path = tmp_path / "net.npz"
+    np.savez(path, feature=arrays["features"], **{k: arrays[k] for k in ("labels", "weight")})
+    with pytest.raises(InputError, match=r"no features, bias; did you mean 'features' by 'feature'\?"):
+        measure_file(path)
+    np.savez(path, **{f"layer{i}": np.zeros(1) for i in range(20)})
+    with pytest.raises(InputError, match="layer15 and 12 more'"):
+        measure_file(path)
+
+
+@pytest.mark.parametrize("how", FORMATS)
+@pytest.mark.parametrize("name", ["Bias", "biases", "fc.bias"])
+def test_a_misspelt_bias_is_not_overlooked(how, name, arrays, tmp_path):
+    free = {k: v for k, v in arrays.items() if k != "bias"}
+    path = save(tmp_path / FORMATS[how], free | {name: arrays["bias"]}, how)
+    with pytest.raises(InputError, match=f"did you mean 'bias' by '{name}'"):
+        measure_file(path)
+
+
+@pytest.mark.parametrize("how", FORMATS)
+def test_other_arrays_are_ignored_and_named(how, arrays, truth, tmp_path):
+    """Whatever they hold, and near a known name too where that name is there."""
+    others = {"epoch": np.zeros(3), "biases": np.zeros(2, bool)}
+    seen = []
+    found = measure_file(save(tmp_path / FORMATS[how], arrays | others, how), ignored=seen.append)
+    assert seen == ["biases, epoch"]
+    assert found.to_dict()["accuracy"] == truth["accuracy"]
+    free = {k: v for k, v in arrays.items() if k != "bias"} | {"epoch": np.zeros(3)}
+    assert measure_file(save(tmp_path / f"free-{FORMATS[how]}", free, how)).bias is None
+
+
 def run(*arguments):
     command = [sys.executable, "-m", "ufm", "measure", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_command_line(arrays, truth, tmp_path):
-    path = save(tmp_path / "net.npz", arrays, "npz")
+    path = save(tmp_path / "net.npz", arrays | {"epoch": np.zeros(3)}, "npz")
     figure = tmp_path / "sheet.png"
     done = run(path, "--json", "--figure", figure)
     assert done.returncode == 0, done.stderr
+    assert done.stderr == f"ufm: arrays of {path} that are not measured: 'epoch'\n"
     found = json.loads(done.stdout)
     assert {"collapse", "accuracy", "threshold", "bias", "scores", "compactness", "distinctiveness"} <= set(found)
     assert set(found["accuracy"]) >= {"sample_wise", "class_wise", "uniform"}
@@ -185,12 +233,37 @@ def test_two_networks_side_by_side(arrays, tmp_path, monkeypatch):
     assert isinstance(one.exception, InputError)
 
 
+def full_disk(*arguments, **options):
+    raise OSError("no space left on device")
+
+
+def test_the_table_is_printed_before_the_figure_fails(arrays, tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    from ufm.cli import commands
+
+    monkeypatch.setattr("ufm.cli.measure.use_jax", lambda: None)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full_disk)
+    path = str(save(tmp_path / "net.npz", arrays, "npz"))
+    done = CliRunner().invoke(commands, ["measure", path, "--figure", str(tmp_path / "a.PNG")])
+    assert isinstance(done.exception, OSError)
+    assert "uniform accuracy" in done.stdout
+
+
 def test_command_line_says_what_is_wrong(arrays, tmp_path):
     path = npz_of(tmp_path / "net.npz", arrays, features=objects())
     done = run(path, "--json")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("ufm: features.dtype")
+
+
+def test_without_safetensors_it_says_what_to_install(tmp_path, monkeypatch):
+    path = tmp_path / "net.safetensors"
+    path.touch()
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(InputError, match=r"needs `pip install safetensors`$"):
+        measure_file(path)
 
 
 def test_a_file_of_pytorch_is_refused_with_what_to_do(tmp_path):

@@ -81,6 +81,14 @@ def test_streaming_agrees_with_the_metrics_of_whole_arrays(monkeypatch):
     np.testing.assert_allclose(list(vars(whole.collapse).values()), list(vars(direct).values()), atol=1e-12)
 
 
+def test_a_bad_row_is_counted_from_the_start_of_the_features(monkeypatch):
+    monkeypatch.setattr(measurement, "BLOCK_BYTES", 3 * 8 * D)
+    g = network(1)
+    g["features"][[16, 17], 2] = np.nan
+    with pytest.raises(InputError, match=r"row 16, the first of 2 among rows 15\.\.17'"):
+        ufm.measure(**g)
+
+
 def _numbers(tree):
     leaves = jax.tree.leaves(tree)
     return np.array([x for x in leaves if isinstance(x, float)])
@@ -167,7 +175,14 @@ def test_torch_tensors():
         ({"labels": np.arange(N) % (K - 2)}, "no sample of class 3 and 1 more"),
         ({"bias": np.zeros(K + 1)}, "bias.shape"),
         ({"bias": np.full(K, np.nan)}, "bias = 'NaN or inf'"),
-        ({"features": np.where(np.eye(N, D) > 0, np.nan, 1.0)}, r"features = 'NaN or inf'"),
+        (
+            {"features": np.where(np.eye(N, D) > 0, np.nan, 1.0)},
+            "NaN or inf in row 0, the first of 8 among rows 0..100",
+        ),
+        (
+            {"features": np.where(np.arange(N)[:, None] == 17, np.inf, np.ones((N, D)))},
+            "inf in row 17': must be finite",
+        ),
         ({"features": np.full((N, D), 3e38, np.float32), "weight": np.full((K, D), 9, np.float32)}, "overflow"),
         ({"features": np.zeros((N, D), object)}, "features.dtype = 'object'"),
         ({"features": np.zeros((N, D), complex)}, "real numbers"),
@@ -217,6 +232,38 @@ def test_nearest_model_is_the_nearest():
             for decay_b in np.geomspace(1e-9, 1e3, 40):
                 m = bce(mu, 10, decay_b)
                 assert distance(m.p - m.bias, m.q - m.bias, m.bias) >= best - 1e-9
+
+
+def test_the_sheet_shows_every_number_and_hides_none():
+    """Also of a network without a bias, and of one whose metrics are zero or undefined."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    from ufm.plotting import sheet
+
+    g = network()
+    U = np.asarray(simplex_etf(K, D))
+    networks = {
+        "biased": ufm.measure(**g),
+        "free": ufm.measure(**dict(g, bias=None)),
+        "collapsed": ufm.measure(3 * U, np.arange(K), U, -1.0),
+        "identical": ufm.measure(np.ones((K, D)), np.arange(K), U),
+    }
+    figure = sheet(networks)
+    FigureCanvasAgg(figure).draw()
+    assert networks["collapsed"].collapse.nc4 == 0.0
+    for number, (name, found) in enumerate(networks.items()):
+        scores, collapse, models = figure.axes[3 * number : 3 * number + 3]
+        for axes in (scores, models):
+            box = axes.get_legend().get_window_extent()
+            assert axes.bbox.x0 <= box.x0, name
+            assert box.x1 <= axes.bbox.x1, name
+            for line in axes.lines:
+                assert not box.overlaps(line.get_window_extent()), name
+        names = ("nc1", "nc2", "nc2_means", "nc3", "nc4")
+        assert [t.get_text() for t in collapse.texts] == [f"{getattr(found.collapse, n):.2g}" for n in names]
+        assert models.get_ylabel() == "mean score"
+        shown = ["positive", "negative"] + ["minus bias"] * (found.bias is not None)
+        assert [t.get_text() for t in models.get_legend().get_texts()] == shown
 
 
 def test_the_checks_catch_a_planted_error():

@@ -382,6 +382,10 @@ def test_float32_under_x64():
 # What a caller may get wrong -----------------------------------------------------------------------------
 
 
+def own(function):
+    return Problem(3, 4, 2, losses.custom(function, name="mine"))
+
+
 def start(**fields):
     point = {"W": jnp.ones((3, 4)), "H": jnp.ones((4, 15)), "b": jnp.ones(3)} | fields
     return solve(SMALL, init=Params(**point))
@@ -409,6 +413,9 @@ def lifted(**fields):
         (lambda: solve(SMALL, scale=np.nan), ["scale", "nan"]),
         (lambda: solve(SMALL, bias_mean=np.inf), ["bias_mean", "inf"]),
         (lambda: solve(SMALL, dtype=jnp.float16), ["dtype", "float16", "float32"]),
+        (lambda: solve(SMALL, dtype="float46"), ["dtype", "float46", "did you mean 'float64'"]),
+        (lambda: solve(own(lambda z: z.sum())), ["loss = mine", "fn(logits (3,), label)", "positional argument"]),
+        (lambda: solve(own(lambda z, k: z)), ["loss mine: value.shape", "(3,)", "()"]),
         (lambda: solve("bce"), ["problem", "str", "ufm.Problem"]),
         (
             lambda: solve(SMALL, init=Params(jnp.ones((3, 4)), jnp.ones((4, 14)), jnp.ones(3))),

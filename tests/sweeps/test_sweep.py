@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import sys
 from collections import Counter
 
 import jax
@@ -201,6 +202,12 @@ def test_xarray(grid):
     pytest.importorskip("xarray")
     dataset = grid.to_xarray()
     assert float(dataset["value"].sel(seed=7, **{"decay.b": 0.05, "decay.W": 3.0})) == grid["value"][1, 1, 1]
+
+
+def test_without_xarray_it_says_what_to_install(grid, monkeypatch):
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(ImportError, match=r"^to_xarray needs `pip install xarray`$"):
+        grid.to_xarray()
 
 
 def test_a_round_trip_through_a_directory(grid, tmp_path):

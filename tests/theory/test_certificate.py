@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mpmath import mp
 
 from ufm import Decay, Params, Problem, losses, solve
 from ufm.theory import certificate as module
@@ -103,6 +104,31 @@ def test_rounding_allowance_covers_tiny_minima(loss, decay):
         at = certify(problem, found.params)
         assert at.lower_bound - at.rounding <= found.value
         assert at.gap <= max(1e-9 * found.value, 10 * at.rounding)
+
+
+@pytest.mark.parametrize("decay_b", [1e-12, 1e-6, 1e-2])
+def test_rounding_allowance_covers_the_evaluation(decay_b):
+    """The dual value at 50 digits from the same logit gradients: a small decay magnifies the bias's resultant."""
+    K, N, decay = 3, 6, Decay(1e-3, 1e-2, decay_b)
+    problem = Problem(K, 3, 2, losses.BCE(), decay)
+    best = minimizer(problem).params
+    for seed in range(8):
+        noise = problem.init(jax.random.key(seed), 10.0 ** -(2 * seed))
+        point = jax.tree.map(lambda x, y: jnp.asarray(x + y), best, noise)
+        U = jax.vmap(jax.grad(problem.loss), (1, 0), 1)(problem.logits(point), jnp.asarray(problem.labels))
+        found = module._certify_in_float64(problem, point, polish=False)
+        with mp.workdps(50):
+            exact = mp.matrix(np.asarray(U).tolist())
+            norm = mp.sqrt(max(mp.eigsy(exact * exact.T, eigvals_only=True)[k] for k in range(K)))
+            exact *= min(1, mp.sqrt(mp.mpf(decay.W) * mp.mpf(decay.H)) * N / norm)
+            entropy = mp.mpf(0)
+            for k in range(K):
+                for i, label in enumerate(problem.labels):
+                    v = -exact[k, i] if k == label else exact[k, i]
+                    entropy += v * mp.log(v) + (1 - v) * mp.log(1 - v)
+            resultant = [mp.fsum(exact[k, i] for i in range(N)) / N for k in range(K)]
+            dual = -entropy / N - mp.fsum(r**2 for r in resultant) / (2 * mp.mpf(decay_b))
+            assert abs(float(found.lower_bound) - dual) <= float(found.rounding)
 
 
 def test_dimension_below_the_rank_gives_a_valid_bound_that_is_not_tight():

@@ -120,6 +120,17 @@ def test_closed_forms_equal_the_reduction(name, bias):
         assert -found.gap / K + shift == pytest.approx(form.q, abs=1e-9 * size)
 
 
+def test_bce_of_two_classes_has_no_bias():
+    """For K = 2 the logits are mu and -mu through sigma: the end of the bracket that K > 2 is searched in."""
+    rng = np.random.default_rng(3)
+    for mu, decay_b in zip(10 ** rng.uniform(-6, -0.31, 400), 10 ** rng.uniform(-4, 1, 400), strict=True):
+        form = closed_forms.bce(mu, 2, decay_b)
+        assert (form.p, form.q) == (pytest.approx(np.log(1 / mu - 1)), pytest.approx(-np.log(1 / mu - 1)))
+        assert abs(form.bias) < 1e-9 * abs(form.p)
+    found = minimizer(Problem(2, 3, 1, losses.BCE(), Decay(0.01, 0.01, 0.05)))
+    assert found.gap == pytest.approx(2 * np.log(99), rel=1e-12)
+
+
 def test_li_et_al_bias_equation_at_50_digits():
     """Li et al. 2025, Thm 2 in their own variables: b = -beta, rho = ||W||^2, s = sqrt(decay_W/(n decay_H))."""
     K, n, decay = 10, 5, Decay(5e-3, 1e-3, 5e-4)

@@ -228,9 +228,9 @@ DIAGRAMS: Sequence[Diagram] = (
     _bias_diagram("mse", MSE(), (1e-3, 30.0), (1e-3, 10.0)),
     Diagram(
         "merging",
-        "Imbalanced CE, two large and three small classes: do the small ones merge?",
-        "ratio of the counts",
-        "$\\lambda_W = \\lambda_H$",
+        "CE without bias, K = 5: do the three small classes merge?",
+        "$n_1/n_5$, samples, a large class over a small one",
+        "$\\lambda_W = \\lambda_H$, decay",
         (1.1, 30.0),
         (0.01, 0.6),
         ("zero", "merged", "apart"),

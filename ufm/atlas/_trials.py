@@ -237,5 +237,6 @@ def rerun(path: str | Path, theorems: dict[str, Theorem]) -> Finding:
     except InputError:
         raise
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"rerun = {str(path)!r}: must be a counterexample saved by ufm verify ({error})") from None
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise InputError(f"rerun = {str(path)!r}: must be a counterexample saved by ufm verify ({reason})") from None
     return dataclasses.replace(try_once(theorem, problem, seed), recorded=recorded)

@@ -19,7 +19,7 @@ from ufm.theory import closed_forms
 
 PAPER = "Li et al. 2025"
 PUBLISHED = Family(lambda rng: BCE(), SHAPES)
-ANY_BIAS = Family(lambda rng: BCE(), WIDE, ("per_class", "unified", "none"))
+ANY_BIAS = Family(lambda rng: BCE(), (*WIDE, (2, 3, 2)), ("per_class", "unified", "none"))
 CROSS_ENTROPY = Family(lambda rng: CE(), SHAPES)
 
 

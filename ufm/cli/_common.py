@@ -72,7 +72,7 @@ SOLVER_OPTIONS = [
     click.option("--max-steps", type=int, help="iterations allowed"),
     click.option("--init-scale", type=float, default=1.0, show_default=True, help="scale of the random start"),
     click.option("--init-bias", type=float, default=0.0, show_default=True, help="mean bias of the random start"),
-    click.option("--dtype", default="float64", show_default=True, help="float64 or float32"),
+    click.option("--dtype", type=click.Choice(["float64", "float32"]), default="float64", show_default=True),
 ]
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="one JSON object on standard output")
 
@@ -113,6 +113,18 @@ def use_jax(*, many_programs: bool = False) -> None:
     if place != "off":
         jax.config.update("jax_compilation_cache_dir", place)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def check_figure(path: str | Path, field: str = "figure") -> None:
+    """Before any work: whether matplotlib will be able to write there."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    from ufm._base import nearest, require
+
+    place, known = Path(path), FigureCanvasBase.get_supported_filetypes()
+    require(place.parent.is_dir(), field, str(path), "in a folder that exists")
+    kind = place.suffix.lower().removeprefix(".")
+    require(kind in known, field, str(path), f"a file whose suffix is {nearest(kind, known)}")
 
 
 def problem_from(given: dict[str, Any]) -> Any:
@@ -213,7 +225,10 @@ def print_json(value: dict[str, Any]) -> None:
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """A table on standard output, as wide as it needs to be when nobody is looking."""
+    """A table on standard output, as wide as it needs to be when nobody is looking.
+
+    On a terminal too narrow for its longest words each row becomes a block of lines, so that nothing is cut off.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -223,7 +238,18 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     grid = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         grid.add_row(*row)
-    console.print(grid)
+    if console.measure(grid, options=console.options.update(width=10_000)).minimum <= console.width:
+        console.print(grid)
+        return
+    if title:
+        console.print(title, highlight=False)
+    for row in rows:
+        block = Table.grid("", "", padding=(0, 2))
+        for name, cell in zip(columns, row, strict=True):
+            if cell:
+                block.add_row(name, cell)
+        block.columns[1].overflow = "fold"
+        console.print(block, "")
 
 
 class Advance(Protocol):

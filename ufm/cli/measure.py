@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ufm.cli._common import JSON_OPTION, options, print_json, progress_bar, table, use_jax
+from ufm.cli._common import JSON_OPTION, check_figure, options, print_json, progress_bar, table, use_jax
 
 
 @click.command("measure")
@@ -24,22 +24,27 @@ def command(paths: tuple[str, ...], compare: bool, figure: str | None, as_json: 
 
     several = "one file, or --compare A B" if not compare else "two files or more with --compare"
     require((len(paths) > 1) == compare, "FEATURES", " ".join(paths), several)
+    if figure is not None:
+        check_figure(figure)
     use_jax()
     networks = [_measured(path) for path in paths]
-    if figure is not None:
-        _save(figure, paths, networks)
     reports = [{"path": path, **network.to_dict()} for path, network in zip(paths, networks, strict=True)]
     if as_json:
         print_json({"compare": reports} if compare else reports[0])
     else:
         show(reports)
+    if figure is not None:
+        _save(figure, paths, networks)
 
 
 def _measured(path: str) -> Any:
     from ufm.measurement import measure_file
 
+    def ignored(names: str) -> None:
+        click.echo(f"ufm: arrays of {path} that are not measured: {names!r}", err=True)
+
     with progress_bar(path, "row") as advance:
-        return measure_file(path, advance)
+        return measure_file(path, advance, ignored=ignored)
 
 
 def _save(figure: str, paths: tuple[str, ...], networks: list[Any]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ufm.cli._common import JSON_OPTION, options, print_json, progress_bar, use_jax
+from ufm.cli._common import JSON_OPTION, check_figure, options, print_json, progress_bar, use_jax
 
 
 @click.command("phase")
@@ -21,7 +21,8 @@ from ufm.cli._common import JSON_OPTION, options, print_json, progress_bar, use_
 def command(name: str, points: int, lattice: int, seed: int, out: str | None, as_json: bool) -> int:
     """Draw a phase diagram: predicted regions, solved and certified points on top.
 
-    bce, mse: regimes zero, etf, mean-shifted over (decay_b, decay_W). merging: minority classes of imbalanced
+    bce, mse: regimes zero, etf (a centred simplex), mean-shifted (the rows of W share a mean too) and mean only (all
+    rows equal) over (decay_b, decay_W). merging: minority classes of imbalanced
     cross-entropy over (ratio, decay). A certified point farther than a margin of 2 % on the wrong side of a
     predicted line is red; exit status 1 if there is one.
     """
@@ -31,9 +32,10 @@ def command(name: str, points: int, lattice: int, seed: int, out: str | None, as
     from ufm.plotting import phase
 
     chosen = diagram(name)
+    path = Path(out or f"phase_{name}.png")
+    check_figure(path, "out")
     with progress_bar("phase", "point") as advance:
         found = chosen.solve(points, seed, advance)
-    path = Path(out or f"phase_{name}.png")
     phase(chosen, found, lattice).savefig(path)
     wrong = [p for p in found if p.wrong]
     certified = [p for p in found if p.certified]

@@ -26,16 +26,35 @@ from ufm.cli._common import (
 
 QUICK = 12
 """Random problems for each theorem where a user names no number."""
+
+
+def theorems(context: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
+    """What a shell completes; the atlas is loaded for it, which takes a second."""
+    from ufm.atlas import THEOREMS
+
+    return [name for name in THEOREMS if name.startswith(typed)]
+
+
+def papers(context: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
+    """The first halves of the names of theorems."""
+    return sorted({name.split("/")[0] for name in theorems(context, parameter, typed)})
+
+
 VERIFY_OPTIONS = [
-    click.option("--paper", help="only the theorems of one paper, by its name in `ufm atlas`"),
-    click.option("--theorem", help="only one theorem, by its id in `ufm atlas`"),
+    click.option("--paper", shell_complete=papers, help="only the theorems of one paper, by its name in `ufm atlas`"),
+    click.option("--theorem", shell_complete=theorems, help="only one theorem, by its id in `ufm atlas`"),
     click.option("--seed", type=int, default=0, show_default=True, help="of the random starts"),
     click.option("--starts", type=int, default=1, show_default=True, help="random starts per problem"),
     click.option("--instances", type=int, metavar="N", help="try each theorem on N random problems instead"),
     click.option(
         "--quick", is_flag=True, help=f"fewer problems and sizes: --instances {QUICK}, one size for each theorem"
     ),
-    click.option("--rerun", type=click.Path(), metavar="FILE", help="check a saved counterexample again"),
+    click.option(
+        "--rerun",
+        type=click.Path(exists=True, dir_okay=False),
+        metavar="FILE",
+        help="check a saved line again: a file of DIR/specs",
+    ),
     click.option(
         "--report",
         type=click.Path(file_okay=False),

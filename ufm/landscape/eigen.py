@@ -25,7 +25,7 @@ class Eigenpairs:
 
     Attributes:
         values: ascending for the smallest, descending for the largest (k,).
-        vectors: orthonormal rows (k, size).
+        vectors: orthonormal rows (k, size), in the dtype of the operator.
         residuals: ``||A v - value v||``: an eigenvalue lies that close to ``value``.
         converged: which pairs met the tolerance.
         clusters: ``(value, copies, resolved)``: equal values together; ``resolved`` says that no further
@@ -189,7 +189,7 @@ def extreme_eigenpairs(
     clusters = _clusters(found[order], float(remaining.min()), 100 * tol * scale, sign)
     return Eigenpairs(
         values=sign * found[order] + 0.0,
-        vectors=locked[order],
+        vectors=locked[order].astype(dtype, copy=False),
         residuals=errors[order],
         converged=errors[order] <= 2 * tol * max(scale, 1e-300),
         clusters=clusters,

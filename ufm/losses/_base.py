@@ -54,6 +54,9 @@ class Loss:
         """Loss when the true class has logit ``p`` and the ``classes - 1`` others have ``q``."""
         return self(jnp.where(jnp.arange(classes) == 0, p, q), 0)
 
+    def check(self, classes: int) -> None:
+        """Raise `InputError` unless the loss is a number for logits of K = ``classes``."""
+
     @property
     def hyper(self) -> dict[str, Any]:
         """The hyper-parameters by name."""

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ufm._base import pytree, require
+from ufm._base import InputError, pytree, require
 from ufm.losses._base import Loss
 
 
@@ -28,6 +28,17 @@ class Custom(Loss):
 
     def __call__(self, logits: Array, label: Array | int) -> Array:
         return self.function(logits, label, **self.parameters)
+
+    def check(self, classes: int) -> None:
+        logits = jax.ShapeDtypeStruct((classes,), jnp.zeros(()).dtype)
+        try:
+            found = jax.eval_shape(self, logits, jax.ShapeDtypeStruct((), jnp.int32))
+        except Exception as error:  # whatever the function of a user may raise
+            reason = str(error).partition("\n")[0]
+            allowed = f"fn(logits ({classes},), label) written in JAX ({type(error).__name__}: {reason})"
+            raise InputError(f"loss = {self.name}: must be {allowed}") from error
+        shape = getattr(found, "shape", type(found).__name__)
+        require(shape == (), f"loss {self.name}: value.shape", shape, f"() for logits ({classes},)")
 
     def conjugate_along(self, logits: Array, label: Array | int, scale: Array) -> Array:
         """Chord bound ``l*(s u) <= s l*(u) + (1 - s) l*(0)`` with ``l*(0) = -infimum``.
@@ -64,6 +75,9 @@ def custom(
         infimum: a number that ``fn`` never goes below.
         shift_invariant: promise that adding a constant to all logits changes nothing.
         name: shown in tables; the function's own name by default.
+
+    Raises:
+        InputError: without a function; from `solve`, if it fails or gives no scalar for logits (K,).
 
     >>> import jax, jax.numpy as jnp
     >>> def hinge2(z, k, margin=1.0):

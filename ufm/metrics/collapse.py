@@ -60,9 +60,14 @@ def class_means(H: Array, labels: Array, classes: int) -> Array:
     >>> class_means(jnp.array([[1.0, 3.0, 5.0]]), jnp.array([0, 0, 1]), 2).tolist()
     [[2.0, 5.0]]
     """
-    sums = jax.ops.segment_sum(H.T, labels, num_segments=classes)
-    counts = jax.ops.segment_sum(jnp.ones(H.shape[1], H.dtype), labels, num_segments=classes)
-    return (sums / jnp.maximum(counts, 1.0)[:, None]).T
+    counts = jnp.maximum(jax.ops.segment_sum(jnp.ones(H.shape[1], H.dtype), labels, num_segments=classes), 1.0)
+
+    def mean(columns: Array) -> Array:
+        return jax.ops.segment_sum(columns.T, labels, num_segments=classes).T / counts[None, :]
+
+    # Sums of many samples lose digits in float32; the mean of what is left over returns them.
+    means = mean(H)
+    return means + mean(H - means[:, labels])
 
 
 @jax.jit
@@ -76,19 +81,24 @@ def collapse(W: Array, H: Array, labels: Array, b: Array | None = None) -> Colla
     (0.0, 0.0, 0.0)
     """
     labels = jnp.asarray(labels, jnp.int32)
+    predicted = predicted_class(W, H, b)
+    # All but the logits is a matter of differences, which a common offset of the features must not drown.
+    shares = jax.ops.segment_sum(jnp.ones(H.shape[1], H.dtype), labels, W.shape[0]) / H.shape[1]
+    centre = matmul(class_means(H, labels, W.shape[0]), shares)
+    H = H - centre[:, None]
     means = class_means(H, labels, W.shape[0])
-    centre = jnp.mean(H, axis=1)
+    rest = matmul(means, shares)
+    centred, centre = means - rest[:, None], centre + rest
     return Collapse(
-        nc1=within_over_between(H, labels, means, means - centre[:, None]),
-        nc4=jnp.mean((predicted_class(W, H, b) != nearest_mean(H, means)).astype(W.dtype)),
-        **configuration(W, means, centre),
+        nc1=within_over_between(H, labels, means, centred),
+        nc4=jnp.mean((predicted != nearest_mean(H, means)).astype(W.dtype)),
+        **configuration(W, centred, centre),
     )
 
 
-def configuration(W: Array, means: Array, centre: Array) -> dict[str, Array]:
-    """The metrics of `Collapse` that need no samples: of W (K, d), class means (d, K) and the global mean (d,)."""
-    classes = W.shape[0]
-    centred = means - centre[:, None]
+def configuration(W: Array, centred: Array, centre: Array) -> dict[str, Array]:
+    """The metrics of `Collapse` that need no samples: of W (K, d), centred class means (d, K), global mean (d,)."""
+    classes, means = W.shape[0], centred + centre[:, None]
     rows = W - jnp.mean(W, axis=0, keepdims=True)
     etf = jnp.asarray(centering(classes), W.dtype)
     nc2, nc2_means, nc2_uncentred, nc2_means_uncentred = jax.vmap(lambda x: gram_distance(x, etf))(
@@ -114,12 +124,14 @@ def configuration(W: Array, means: Array, centre: Array) -> dict[str, Array]:
 def within_over_between(H: Array, labels: Array, means: Array, centred: Array) -> Array:
     """NC1, ``tr(S_W S_B^+)/K``, as a sum of squares (never negative).
 
-    ``S_B = C C'/K`` with the centred means C; its pseudo-inverse drops singular values below the rounding of the means.
+    ``S_B = C C'/K`` with the centred means C (d, K), of rank K-1 at most; its pseudo-inverse drops singular values
+    below the rounding of the means.
     """
     left, sizes, _ = jnp.linalg.svd(centred, full_matrices=False)
     eps = jnp.finfo(H.dtype).eps
     # Centring leaves rounding of the size of the means themselves, which may dwarf the centred ones.
     kept = sizes > max(centred.shape) * eps * jnp.linalg.norm(means)
+    kept &= jnp.arange(kept.size, dtype=jnp.int32) < centred.shape[1] - 1  # their weighted sum is zero
     inverse = jnp.where(kept, 1.0 / jnp.where(kept, sizes, 1.0), 0.0)
     deviations = matmul(left.T, H - means[:, labels]) * inverse[:, None]
     # tr(S_W S_B^+)/K = (1/N) sum_i dev_i' (K C^+' C^+) dev_i / K: the two K cancel.

@@ -43,12 +43,13 @@ def class_sums(features: npt.ArrayLike, labels: npt.ArrayLike, classes: int) -> 
     return sums
 
 
-def compactness(sums: npt.ArrayLike, counts: npt.ArrayLike) -> float:
+def compactness(sums: npt.ArrayLike, counts: npt.ArrayLike, nonzero: npt.ArrayLike | None = None) -> float:
     """Mean cosine between different samples of a class, averaged over classes of two samples or more.
 
     Args:
         sums: of unit features, (K, d), from `unit_sums`.
         counts: samples per class (K,).
+        nonzero: those of them whose feature is not zero, if some are.
 
     Returns:
         At most 1; NaN if no class has two samples.
@@ -58,11 +59,12 @@ def compactness(sums: npt.ArrayLike, counts: npt.ArrayLike) -> float:
     0.0
     """
     sums, n = np.asarray(sums, float), np.asarray(counts, float)
+    own = n if nonzero is None else np.asarray(nonzero, float)  # cosines of a feature with itself
     several = n > 1
     if not several.any():
         return float("nan")
-    s, n = sums[several], n[several]
-    return float(np.mean((np.sum(s * s, axis=1) - n) / (n * (n - 1.0))))
+    s, own, n = sums[several], own[several], n[several]
+    return float(np.mean((np.sum(s * s, axis=1) - own) / (n * (n - 1.0))))
 
 
 def distinctiveness(sums: npt.ArrayLike, counts: npt.ArrayLike) -> float:

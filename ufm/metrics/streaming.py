@@ -57,6 +57,7 @@ class Statistics:
         means: class means (K, d).
         centre: mean of all features (d,).
         unit_sums: sum of the unit features of each class (K, d).
+        nonzero: samples of each class whose feature is not zero (K,).
         energy: ``||H||_F^2``.
         scores: `Extremes` of the unbiased scores.
         logits: `Extremes` with the bias added.
@@ -71,6 +72,7 @@ class Statistics:
     means: Array64
     centre: Array64
     unit_sums: Array64
+    nonzero: npt.NDArray[np.int64]
     energy: float
     scores: Extremes
     logits: Extremes
@@ -106,7 +108,7 @@ def statistics(
     offset = np.broadcast_to(np.asarray(0.0 if bias is None else bias, W.dtype), (K,))[:, None]
     counts = np.bincount(labels.astype(np.intp), minlength=K)
 
-    sums, units, energy = np.zeros((K, d)), np.zeros((K, d)), 0.0
+    sums, units, nonzero, energy = np.zeros((K, d)), np.zeros((K, d)), np.zeros(K, np.int64), 0.0
     score_ends, logit_ends, least, winners = [], [], np.inf, []
     for H, k in _columns(blocks, labels, W):
         with np.errstate(over="ignore", invalid="ignore"):
@@ -116,6 +118,7 @@ def statistics(
         require(bool(finite), "scores", "overflow in weight @ features", f"finite in {W.dtype}")
         sums += class_sums(H, k, K)
         units += unit_sums(H, k, K)
+        nonzero += np.bincount(k[H.any(axis=0)], minlength=K)
         energy += float(np.sum(np.square(H, dtype=np.float64)))
         score_ends.append(ends)
         np.put_along_axis(scores, k[None, :], np.inf, axis=0)
@@ -134,7 +137,7 @@ def statistics(
     high = max(float(np.max(ends.negative)), float(positive.max()))
     edges = np.linspace(low, high if high > low else low + 1.0, BINS + 1)
     centred = means - centre
-    within = _within_over_between(centred).astype(W.dtype)
+    within = _within_over_between(centred, float(np.linalg.norm(means))).astype(W.dtype)
     half_norms = 0.5 * np.sum(centred**2, axis=1)[:, None].astype(W.dtype)
     centred, middle = centred.astype(W.dtype), centre[:, None].astype(W.dtype)
     deviation, spread, misplaced, row = 0.0, 0.0, 0, 0
@@ -159,6 +162,7 @@ def statistics(
         means=means,
         centre=centre,
         unit_sums=units,
+        nonzero=nonzero,
         energy=energy,
         scores=ends,
         logits=logits,
@@ -185,7 +189,10 @@ def _columns(blocks: Blocks, labels: npt.NDArray[np.integer], W: npt.NDArray[Any
             fits, "features", f"a block {block.shape} after {row} rows", f"{labels.size} rows of {d} numbers in all"
         )
         H = block.astype(W.dtype, copy=False).T
-        require(bool(np.isfinite(H).all()), "features", "NaN or inf", f"finite (rows {row}..{row + rows - 1})")
+        if not np.isfinite(H).all():
+            bad = row + np.flatnonzero(~np.isfinite(H).all(axis=0))
+            several = f", the first of {bad.size} among rows {row}..{row + rows - 1}" if bad.size > 1 else ""
+            require(False, "features", f"NaN or inf in row {bad[0]}{several}", "finite")
         yield H, labels[row : row + rows].astype(np.intp)
         row += rows
     require(row == labels.size, "features", f"{row} rows", f"{labels.size} rows, one per label")
@@ -195,10 +202,14 @@ def _joined(parts: list[Extremes]) -> Extremes:
     return Extremes(np.concatenate([p.positive for p in parts]), np.concatenate([p.negative for p in parts]))
 
 
-def _within_over_between(centred: Array64) -> Array64:
-    """A with ``||A x||^2 = x' S_B^+ x / K``; see `ufm.metrics.collapse.within_over_between`."""
+def _within_over_between(centred: Array64, size: float) -> Array64:
+    """A with ``||A x||^2 = x' S_B^+ x / K``; see `ufm.metrics.collapse.within_over_between`.
+
+    ``centred`` (K, d) are rounded in units of the ``size`` of the means before they were centred.
+    """
     left, sizes, _ = np.linalg.svd(centred.T, full_matrices=False)
-    kept = sizes > max(centred.shape) * np.finfo(float).eps * max(sizes.max(), np.finfo(float).tiny)
+    kept = sizes > max(centred.shape) * np.finfo(float).eps * max(size, np.finfo(float).tiny)
+    kept[len(centred) - 1 :] = False
     return (left[:, kept] / sizes[kept]).T
 
 

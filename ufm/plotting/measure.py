@@ -13,6 +13,9 @@ from ufm.measurement import Measurement
 from ufm.plotting.style import BIAS, GREY, NEGATIVE, POSITIVE, style
 
 DRAWN_BINS = 128
+FILLED = 0.69
+"""Part of the histograms' axes that bars and lines fill; the legend stands above."""
+LEGEND: Any = {"fontsize": "small", "loc": "upper left", "frameon": False, "columnspacing": 1.2, "handlelength": 1.5}
 
 
 def sheet(networks: Mapping[str, Measurement]) -> Figure:
@@ -56,24 +59,26 @@ def score_histograms(axes: Axes, network: Measurement) -> None:
         axes.stairs(coarse / (coarse.sum() * np.diff(edges)), edges, fill=True, alpha=0.55, color=colour, label=label)
     if network.bias is not None:
         learned = -network.bias
-        axes.axvline(float(learned.mean()), color=BIAS, linewidth=2, label="minus bias (mean, range)")
-        axes.axvspan(float(learned.min()), float(learned.max()), color=BIAS, alpha=0.15, linewidth=0)
+        axes.axvline(float(learned.mean()), ymax=FILLED, color=BIAS, linewidth=2, label="minus bias (mean, range)")
+        axes.axvspan(float(learned.min()), float(learned.max()), ymax=FILLED, color=BIAS, alpha=0.15, linewidth=0)
     if np.isfinite(network.threshold.value):
-        axes.axvline(network.threshold.value, color="black", linestyle="--", label="best threshold t*")
+        axes.axvline(network.threshold.value, ymax=FILLED, color="black", linestyle="--", label="best threshold t*")
     axes.set_xlabel("unbiased score  $w_j^\\top h$")
     axes.set_ylabel("density")
-    axes.set_ylim(top=1.45 * axes.get_ylim()[1])
-    axes.legend(fontsize="small", ncols=2, loc="upper left", frameon=True, framealpha=0.9, edgecolor="none")
+    axes.set_ylim(top=axes.get_ylim()[1] / FILLED)
+    axes.legend(ncols=2, **LEGEND)
 
 
 def collapse_bars(axes: Axes, network: Measurement) -> None:
-    """NC1-NC4 on a logarithmic axis; a zero has no bar."""
+    """NC1-NC4 on a logarithmic axis, each value over its bar; a zero has no bar."""
     names = ("nc1", "nc2", "nc2_means", "nc3", "nc4")
     values = [float(getattr(network.collapse, name)) for name in names]
-    axes.bar([name.upper().replace("_", "\n") for name in names], np.maximum(values, 1e-16), color=GREY)
-    axes.set_yscale("log")
     shown = [v for v in values if v > 1e-16]
-    axes.set_ylim(min(shown, default=1e-2) / 10.0, 10.0 * max(shown, default=1.0))
+    floor = min(shown, default=1e-2) / 10.0
+    axes.set_yscale("log")
+    axes.set_ylim(floor, 10.0 * max(shown, default=1.0))
+    bars = axes.bar([name.upper().replace("_", "\n") for name in names], np.maximum(values, floor), color=GREY)
+    axes.bar_label(bars, [f"{v:.2g}" for v in values], padding=2, fontsize="small")
     axes.set_title("collapse (0 = simplex ETF)")
 
 
@@ -81,10 +86,10 @@ def nearest_models(axes: Axes, network: Measurement) -> None:
     """Measured mean scores and threshold implied by the bias beside those of the nearest models."""
 
     def point(x: int, positive: float, negative: float, bias: Any) -> None:
-        axes.plot(x, positive, "o", color=POSITIVE)
-        axes.plot(x, negative, "o", color=NEGATIVE)
+        axes.plot(x, positive, "o", color=POSITIVE, label="positive")
+        axes.plot(x, negative, "o", color=NEGATIVE, label="negative")
         if bias is not None and np.isfinite(bias):
-            axes.plot(x, -bias, "_", color=BIAS, markersize=18)
+            axes.plot(x, -bias, "_", color=BIAS, markersize=18, label="minus bias")
 
     bias = None if network.bias is None else float(network.bias.mean())
     point(0, network.positive.mean, network.negative.mean, bias)
@@ -94,4 +99,8 @@ def nearest_models(axes: Axes, network: Measurement) -> None:
         names.append(f"{loss.upper()}\n{model.regime}\noff by {model.residual:.0%}")
     axes.set_xticks(range(len(names)), names)
     axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_ylabel("mean score")
+    entries = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    axes.margins(y=0.3)
+    axes.legend(entries.values(), entries, ncols=3, **LEGEND)
     axes.set_title("nearest unconstrained feature model")

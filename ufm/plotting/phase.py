@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from matplotlib import pyplot as plt
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from ufm._base import require
 from ufm.plotting.style import BLUE, GREEN, GREY, ORANGE, style
@@ -38,7 +39,7 @@ def phase(diagram: Diagram, points: Sequence[Point], lattice: int = 160) -> Figu
     >>> diagram = ufm.atlas.diagram("merging")
     >>> figure = ufm.plotting.phase(diagram, diagram.solve(2), lattice=8)
     >>> figure.axes[0].get_xlabel(), [text.get_text() for text in figure.legends[0].get_texts()]
-    ('ratio of the counts', ['zero', 'apart'])
+    ('$n_1/n_5$, samples, a large class over a small one', ['zero', 'merged', 'apart'])
     >>> plt.close(figure)
     """
     require(isinstance(lattice, int) and lattice >= 2, "lattice", lattice, "a whole number >= 2")
@@ -60,11 +61,18 @@ def phase(diagram: Diagram, points: Sequence[Point], lattice: int = 160) -> Figu
                 x, y = [p.x for p in own], [p.y for p in own]
                 axes.plot(x, y, marker, color=colour, label=label, clip_on=False)
 
-        for r in regimes:
+        for i, r in enumerate(regimes):
+            if (regions == i).any() and not any(p.measured == r and p.certified and not p.wrong for p in points):
+                axes.fill([], [], color=colours[r], alpha=0.18, label=r)
             dots([p for p in points if p.measured == r and p.certified and not p.wrong], "o", colours[r], r)
         dots([p for p in points if not p.certified], "x", "black", "not certified")
         dots([p for p in points if p.wrong], "s", RED, "wrong side")
         axes.set(xscale="log", yscale="log", xlabel=diagram.x_label, ylabel=diagram.y_label, title=diagram.title)
         axes.grid(visible=False)
+        for axis, values in ((axes.xaxis, x), (axes.yaxis, y)):
+            if values[-1] < 100 * values[0]:  # too few powers of ten to read by
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
         figure.legend(loc="outside lower center", ncols=5)
     return figure

@@ -12,10 +12,10 @@ import numpy as np
 import optax
 from jax import Array
 
-from ufm._base import read_call, require
+from ufm._base import nearest, read_call, require
 from ufm.problem import Params, Problem
 from ufm.solvers import classwise
-from ufm.solvers._core import Solution, Solver, Status, advance, least_tolerance, run, with_tolerance
+from ufm.solvers._core import TOLERANCES, Solution, Solver, Status, advance, least_tolerance, run, with_tolerance
 from ufm.solvers.gradient import Gradient
 from ufm.solvers.lbfgs import LBFGS
 from ufm.solvers.lifted import Lifted
@@ -152,6 +152,8 @@ def multistart(
     """
     normalized = isinstance(problem, NormalizedProblem)
     require(normalized or isinstance(problem, Problem), "problem", type(problem).__name__, "a ufm.Problem")
+    plain = problem.problem if isinstance(problem, NormalizedProblem) else problem
+    plain.loss.check(plain.classes)
     require(isinstance(starts, (int, np.integer)) and starts >= 1, "starts", starts, "a whole number >= 1")
     require(np.isfinite(scale) and scale >= 0, "scale", scale, "a finite number >= 0")
     require(bool(np.isfinite(bias_mean)), "bias_mean", bias_mean, "a finite number")
@@ -208,8 +210,12 @@ def _float_dtype(dtype: Any) -> Any:
     default = jnp.zeros(()).dtype
     if dtype is None:
         return default
-    dtype = jnp.dtype(dtype)
-    require(dtype in (jnp.float32, jnp.float64), "dtype", dtype.name, "float32 or float64")
+    try:
+        name = jnp.dtype(dtype).name
+    except TypeError:
+        name = str(dtype)
+    require(name in TOLERANCES, "dtype", name, nearest(name, TOLERANCES))
+    dtype = jnp.dtype(name)
     enabled = dtype == jnp.float32 or default == jnp.float64
     require(enabled, "dtype", dtype.name, "float32 unless jax.config.update('jax_enable_x64', True) was run")
     return dtype

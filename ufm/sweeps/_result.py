@@ -87,8 +87,11 @@ class Sweep:
         return at(self.problem, choice)  # type: ignore[arg-type]
 
     def to_xarray(self) -> Any:
-        """An `xarray.Dataset` (``pip install 'ufm[sweeps]'``)."""
-        import xarray
+        """An `xarray.Dataset` (``pip install xarray``)."""
+        try:
+            import xarray
+        except ImportError:
+            raise ImportError("to_xarray needs `pip install xarray`") from None
 
         steps = {name: (*self.dims, "record") for name in self.data if name.startswith("trajectory.")}
         data = {name: (steps.get(name, self.dims), x) for name, x in self.data.items()}

@@ -72,7 +72,8 @@ def certify(problem: Problem, params: Params) -> Certificate:
         return _certify(problem, params, polish=True)
     certificate = _certify_in_float64(problem, params, polish=False)
     gap, value = np.asarray(certificate.gap), np.asarray(certificate.value)  # NumPy: x64 may be off here
-    if params.b is not None and not np.all(gap <= TIGHT * np.maximum(1.0, np.abs(value))):
+    known = np.maximum(gap, np.asarray(certificate.rounding))
+    if params.b is not None and not np.all(known <= TIGHT * np.maximum(1.0, np.abs(value))):
         certificate = _certify_in_float64(problem, params, polish=True)
     return jax.tree.map(lambda x: x if x.ndim else float(x), certificate)
 
@@ -124,24 +125,27 @@ def _bias_part(
 ) -> tuple[Array, Array]:
     """What the bias costs the bound, and the rounding that it leaves.
 
-    Without decay the resultant must vanish. One of rounding size counts as zero (``undecayed``), and
-    acts on a bias of the size of the point's own.
+    The cost is the square of a resultant that is known to ``noise``. Without decay the resultant must vanish. One of
+    rounding size counts as zero (``undecayed``), and acts on a bias of the size of the point's own.
     """
     dtype = logits.dtype
     force = jnp.sum(resultant**2) if problem.bias == "per_class" else jnp.sum(resultant) ** 2
     decay = jnp.asarray(problem.decay.b, dtype)
-    cost = jnp.where(decay > 0, force / (2.0 * jnp.where(decay > 0, decay, 1.0)), jnp.inf)
+    double = 2.0 * jnp.where(decay > 0, decay, 1.0)
+    cost = jnp.where(decay > 0, force / double, jnp.inf)
+    eps = jnp.finfo(dtype).eps
+    noise = eps * _terms(problem) * problem.weighted_sum(jnp.sum(jnp.abs(U), axis=0)) / problem.samples
+    slack = jnp.where(decay > 0, (noise * (2.0 * jnp.sqrt(force) + noise) + eps * force) / double, 0.0)
     if not undecayed:
-        return cost, jnp.zeros((), dtype)
+        return cost, slack
     # A logit known to eps |z| leaves its gradient uncertain by the curvature times that.
     labels = jnp.asarray(problem.labels)
     _, curved = jax.vmap(lambda z, k: jax.jvp(lambda x: jax.grad(problem.loss)(x, k), (z,), (jnp.abs(z),)), (1, 0), 1)(
         logits, labels
     )
-    spread = problem.weighted_sum(jnp.sum(jnp.abs(U) + jnp.abs(curved), axis=0)) / problem.samples
-    noise = jnp.finfo(dtype).eps * _terms(problem) * spread
+    noise += eps * _terms(problem) * problem.weighted_sum(jnp.sum(jnp.abs(curved), axis=0)) / problem.samples
     balanced = jnp.sqrt(force) <= noise
-    return jnp.where(balanced, 0.0, cost), jnp.where(balanced, noise * (1.0 + jnp.max(jnp.abs(b))), 0.0)
+    return jnp.where(balanced, 0.0, cost), jnp.where(balanced, noise * (1.0 + jnp.max(jnp.abs(b))), slack)
 
 
 def _terms(problem: Problem) -> float:

@@ -52,6 +52,8 @@ def _bce_true_logit(mu: float, classes: int, decay_b: float) -> float:
     reads ``p + (K-1) q = K beta``: increasing in p. In p, because sigma(-p) may be far below rounding.
     """
     K = classes
+    if K == 2:  # p = -q and no bias: the end of the bracket below, where rounding hides the sign
+        return -float(logit(mu))
 
     def other(p: float) -> float:
         return float(logit(max(K * mu - expit(-p), np.finfo(float).tiny)))

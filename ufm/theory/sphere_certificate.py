@@ -72,8 +72,10 @@ def _certify(normalized: NormalizedProblem, params: Params) -> Certificate:
         decay = jnp.asarray(problem.decay.b, dtype)
         # Without decay the force must vanish; one of rounding size acts on a bias of the size of the point's own.
         balanced = jnp.where(jnp.max(jnp.abs(force)) <= noise, 0.0, jnp.inf)
-        bound -= jnp.where(decay > 0, jnp.sum(force**2) / (2.0 * jnp.where(decay > 0, decay, 1.0)), balanced)
-        rounding += jnp.where(decay > 0, 0.0, noise * (1.0 + jnp.max(jnp.abs(point.b))))
+        square, double = jnp.sum(force**2), 2.0 * jnp.where(decay > 0, decay, 1.0)
+        bound -= jnp.where(decay > 0, square / double, balanced)
+        slack = (noise * (2.0 * jnp.sqrt(square) + noise) + eps * square) / double
+        rounding += jnp.where(decay > 0, slack, noise * (1.0 + jnp.max(jnp.abs(point.b))))
     bound = jnp.where(jnp.isfinite(bound), bound, -jnp.inf)
     return Certificate(bound, value - bound, value, jnp.ones((), dtype), rounding)
 
