@@ -1,5 +1,6 @@
 """API reference from the docstrings, warnings as errors: ``python docs/build.py [DIR]`` (``pip install '.[docs]'``)."""
 
+import contextlib
 import sys
 import warnings
 from pathlib import Path
@@ -10,14 +11,18 @@ import ufm
 
 
 def build(folder: Path) -> None:
-    """Write the pages of every room to ``folder``; any warning of pdoc is an error."""
+    """Write the pages of every room of the installed package to ``folder``; any warning is an error."""
     for name in ufm.__all__:
         setattr(ufm, name, getattr(ufm, name))  # pdoc reads the module's dictionary, which these lazy names miss
     pdoc.render.configure(docformat="google", search=True, footer_text=f"ufm {ufm.__version__}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        pdoc.pdoc("ufm", "ufm.plotting", "ufm.report", "!ufm.cli", "!ufm.__main__", output_directory=folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # In a clone pdoc would ask whether "ufm" is the installed package or the folder beside it: work where none is.
+    with warnings.catch_warnings(), contextlib.chdir(folder):
+        warnings.simplefilter("error")
+        pdoc.pdoc("ufm", "ufm.plotting", "ufm.report", "!ufm.cli", "!ufm.__main__", output_directory=Path.cwd())
 
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1] if len(sys.argv) > 1 else "build/api"))
+    target = Path(sys.argv[1] if len(sys.argv) > 1 else "build/api")
+    build(target)
+    print(f"API reference: {target / 'index.html'}")

@@ -10,6 +10,7 @@
 
 # %%
 import itertools
+from pathlib import Path
 
 import jax
 
@@ -35,6 +36,9 @@ from ufm.landscape.rates import best_rates, compare
 from ufm.plotting import landscape as draw
 from ufm.theory import hessian_spectrum, minimizer
 
+figures = Path("figures")
+figures.mkdir(exist_ok=True)
+
 # %% [markdown]
 # ## One small problem, complete
 # Exact eigenvalues with multiplicities, over counts measured by quadrature with Hessian-vector products.
@@ -44,7 +48,7 @@ problem = ufm.Problem(4, 6, 2, loss=ufm.losses.CE(), decay=ufm.Decay(1e-2, 2e-2,
 exact = hessian_spectrum(problem)
 point = jax.tree.map(jnp.asarray, minimizer(problem).params)
 density = spectral_density(Hessian(problem, point).operator, probes=12)
-draw.spectrum(exact, density)
+draw.spectrum(exact, density).figure.savefig(figures / "04_spectrum.png")
 print(f"index {exact.index}, kernel {exact.kernel} = rotations {exact.rotations}, condition {exact.condition:.4g}")
 
 # %% [markdown]
@@ -55,7 +59,7 @@ print(f"index {exact.index}, kernel {exact.kernel} = rotations {exact.rotations}
 
 # %%
 points, rungs = find_critical_points(problem, 48), all_rungs(problem)
-draw.ladder(points, rungs)
+draw.ladder(points, rungs).figure.savefig(figures / "04_critical_points.png")
 for p in points:
     print(f"f {p.value:.5f}  {p.kind:14s} index {p.index:2d}  kernel {p.kernel:2d}  equal rows {p.groups}", end="")
     print(f"  smallest {p.smallest: .4f}  promised {p.escape.promised: .4f}")
@@ -69,15 +73,17 @@ ax = None
 for p in points[1:]:
     ax = draw.path(*path(problem, p.params, points[0].params), ax=ax, label=f"index {p.index}")
 ax.legend(fontsize=7)
+ax.figure.savefig(figures / "04_paths.png")
 
 # %% [markdown]
 # The plane through the saddle of two pairs, towards the minimiser and along its escape direction: down on both sides.
 
 # %%
 pairs = next(rung for rung in rungs if rung.groups == (2, 2))
-draw.plane(
+ax = draw.plane(
     way_down(problem, pairs.params(), point), ("towards the minimiser", "escape direction"), "2+2", end="minimiser"
 )
+ax.figure.savefig(figures / "04_plane.png")
 
 # %% [markdown]
 # ## Does gradient descent walk down the ladder?
@@ -96,6 +102,7 @@ for through, colour in (((), draw.BLUE), ([(2, 2)], draw.ORANGE), ([(3, 1)], dra
     ax = draw.descent(run, ax, name, colour)
     print(f"{name:14s}", [("+".join(map(str, g)), round(a), round(b)) for g, a, b in run.plateaus])
 ax.set_xlim(0, 300)
+ax.figure.savefig(figures / "04_descents.png")
 
 # %% [markdown]
 # ## Fewer dimensions than classes
@@ -139,6 +146,7 @@ for K, marker, colour in ((3, "o", draw.BLUE), (10, "s", draw.ORANGE), (100, "^"
 ax.axhline(1, color="black", lw=1)
 ax.set(xscale="log", yscale="log", xlabel="samples per class $n$", ylabel="condition number, CE over BCE")
 ax.legend()
+figure.savefig(figures / "04_bce_against_ce.png")
 
 # %% [markdown]
 # **Plainly.** Neither loss has the better condition number everywhere: the answer turns with K, n and the decays,
@@ -155,4 +163,5 @@ broken = check_derivatives(lambda z, k: jnp.sum(jnp.exp(z) * jax.lax.stop_gradie
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 draw.derivatives(check_derivatives(ufm.losses.BCE()), axes[0])
 draw.derivatives(broken, axes[1])
+figure.savefig(figures / "04_derivatives.png")
 print(broken.verdict, "|", {name: round(float(r.iterations), 1) for name, r in best_rates(exact).items()})

@@ -24,9 +24,10 @@ FEATURE_MODES = ("per_sample", "per_class")
 @pytree()
 @dataclass(frozen=True)
 class Decay:
-    """Weight decays: the objective adds ``W/2 ||W||^2 + H/2 ||H||^2 + b/2 ||b||^2``.
+    """Weight decays: the objective adds ``lambda_W/2 ||W||^2 + lambda_H/2 ||H||^2 + lambda_b/2 ||b||^2``.
 
-    ``W`` and ``H`` must be positive (the infimum is not attained otherwise), ``b`` at least zero.
+    ``Decay.W`` is lambda_W, ``Decay.H`` lambda_H and ``Decay.b`` lambda_b; formulas in words call them decay_W,
+    decay_H and decay_b. The first two must be positive (the infimum is not attained otherwise), the last at least zero.
     """
 
     W: Any = 5e-4
@@ -56,14 +57,16 @@ class Params:
 @pytree(static=("classes", "dim", "per_class", "bias", "features"))
 @dataclass(frozen=True)
 class Problem:
-    """Minimise ``1/N sum loss(W h_i + b, y_i) + W/2||W||^2 + H/2||H||^2 + b/2||b||^2`` over W, H, b.
+    """Minimise ``1/N sum loss(W h_i + b, y_i) + lambda_W/2 ||W||^2 + lambda_H/2 ||H||^2 + lambda_b/2 ||b||^2``.
+
+    Over the classifier W (K, d), the features H (d, N) and the bias b; z_i = W h_i + b are the logits of sample i.
 
     Args:
         classes: K >= 2.
         dim: feature dimension d >= 1.
         per_class: samples per class, one number or K of them. Samples are ordered by class.
         loss: from `ufm.losses`; the same function for every class.
-        decay: the three weight decays.
+        decay: the three weight decays lambda_W, lambda_H and lambda_b.
         bias: ``"per_class"`` (K numbers), ``"unified"`` (one) or ``"none"``.
         features: ``"per_sample"`` gives each of the N samples its own feature. ``"per_class"`` gives
             each class one feature with the weight of its samples: the same minimum when the loss is
@@ -180,7 +183,7 @@ class Problem:
         return self.weighted_sum(self.losses(logits)) / self.samples
 
     def penalty(self, params: Params) -> Array:
-        """``W/2 ||W||^2 + H/2 ||H||^2 + b/2 ||b||^2``, each column of H counted by its multiplicity."""
+        """``lambda_W/2 ||W||^2 + lambda_H/2 ||H||^2 + lambda_b/2 ||b||^2``, columns of H counted by multiplicity."""
         decay = cast(self.decay, params.H.dtype)
         total = decay.W * jnp.sum(self.classifier_of(params) ** 2)
         total += decay.H * self.weighted_sum(jnp.sum(params.H**2, axis=0))

@@ -101,7 +101,11 @@ def test_verify_a_problem_and_write_a_report(tmp_path, cache):
     assert found["ok"]
     assert {f["verdict"] for f in found["findings"]} == {"holds", "outside hypotheses"}
     assert json.loads((tmp_path / "r" / "report.json").read_text())["summary"] == found["summary"]
-    assert "zhu2021/3.1" in (tmp_path / "r" / "report.md").read_text()
+    page = (tmp_path / "r" / "report.md").read_text()
+    assert "zhu2021/3.1" in page
+    assert f"`{found['meta']['command']}`" in page
+    assert found["meta"]["command"].startswith("ufm verify --")
+    assert f"date {found['meta']['date']}" in page
 
 
 def test_verify_exits_1_when_a_verdict_differs(cache):

@@ -11,10 +11,12 @@ import pytest
 import ufm
 from ufm.atlas import THEOREMS, Finding, Report, Trial, Trials, Verdict, quantity, rerun
 from ufm.report import write, write_trials
+from ufm.report.notation import CHECKED, OBJECTIVE, SYMBOLS, TRIED
+from ufm.report.tables import COLUMNS, QUANTITIES, TRIAL_COLUMNS
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 PROBLEM = ufm.Problem(3, 4, 2, ufm.losses.BCE(), ufm.Decay(0.01, 0.01, 0.01))
-META = {"ufm": ufm.__version__, "jax": "0.0", "seed": 7}
+META = {"ufm": ufm.__version__, "jax": "0.0", "seed": 7, "command": "ufm verify --paper 'a<b'"}
 
 
 class Reader(HTMLParser):
@@ -97,7 +99,25 @@ def test_every_verdict_is_there_with_what_it_needs(written):
         assert report.summary in text
         assert f"ufm {ufm.__version__}, jax 0.0, seed 7" in text
         assert "lower bound" in text
+        assert "ufm verify --paper 'a<b'" in text
+        assert OBJECTIVE in text.replace("\\|", "|")
+        assert text.index("Commands run in this folder.") < text.index("specs/01")
     assert page.text.count("Again") == len(report.findings)
+
+
+def test_every_metric_number_column_and_symbol_has_its_line(written):
+    """Names in the tables and short words of the formulas, against a reader's list of what they stand for."""
+    _, path = written
+    said = " ".join(SYMBOLS | CHECKED | TRIED).replace(",", " ").replace(";", " ")
+    columns = {"predicted", "measured", "certified gap", "residual / tolerance"}
+    assert columns <= {*COLUMNS, *QUANTITIES}
+    tried = {"inside", "at boundary", "outside: claim false", "undecided"}
+    assert tried <= set(TRIAL_COLUMNS)
+    metrics = {f"NC{name}" for name in ("1", "2", "3", "2_MEANS", "2_UNCENTRED", "2_MEANS_UNCENTRED")}
+    symbols = {"K", "d", "n", "N", "W", "H", "b", "Z", "mu", "p", "q", "a", "mean mode c", "rho", "s", "sigma", "logit"}
+    assert [word for word in columns | tried if word not in said.replace("  ", " ")] == []
+    assert (metrics | symbols) - {*said.split(), "mean mode c"} == set()
+    assert all(line in read(path).text for line in (SYMBOLS | CHECKED).values())
 
 
 def test_names_are_escaped(written):
@@ -141,3 +161,20 @@ def test_evidence_of_a_wrong_claim_is_marked(tmp_path):
     page = read(write(Report([wrong], META), tmp_path))
     assert page.rows[1][-1] == "refuted  (recorded: holds)"
     assert any(tag == "details" and "open" in given for tag, given in page.tags)
+
+
+def test_what_went_wrong_is_open_and_so_is_its_correction(tmp_path):
+    """Nothing else is: neither what lies outside the hypotheses, nor what simply holds, nor another problem."""
+    elsewhere = dataclasses.replace(PROBLEM, dim=5)
+    cases = {
+        ("li2025/2", Verdict.REFUTED, PROBLEM): True,
+        ("li2025/2-corrected", Verdict.HOLDS, PROBLEM): True,
+        ("li2025/2-corrected", Verdict.HOLDS, elsewhere): False,
+        ("li2025/boundary", Verdict.HOLDS, PROBLEM): False,
+        ("li2025/eq3", Verdict.OUTSIDE, PROBLEM): False,
+        ("li2025/merged", Verdict.INCONCLUSIVE, PROBLEM): True,
+    }
+    found = [finding(*case) for case in cases]
+    found.append(dataclasses.replace(finding("li2025/eq20", Verdict.OUTSIDE), recorded=Verdict.HOLDS))
+    page = read(write(Report(found, META), tmp_path))
+    assert ["open" in given for tag, given in page.tags if tag == "details"] == [*cases.values(), True]

@@ -1,9 +1,13 @@
 """What a sweep computes: against `ufm.solve` lane by lane, one engine against the other, and exact laws."""
 
+import csv
+import dataclasses
 import sys
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -96,6 +100,8 @@ def test_a_failed_lane_is_alone():
     for name, values in found.data.items():
         if values.dtype.kind == "f":
             assert np.isnan(values).tolist() == [False, name != "evaluations", False], name
+    assert found.regimes == {"unknown": 1, "etf": 2}
+    assert len(found.plot("value").axes[0].lines) == 2
     assert found.statuses == {"converged": 2, "nonfinite": 1}
 
 
@@ -145,6 +151,53 @@ def test_prediction_and_figures(grid, tmp_path):
     assert len((tmp_path / "lanes.csv").read_text().splitlines()) == 13
 
 
+def test_tables_and_counts_say_statuses_and_regimes_in_words(grid, tmp_path):
+    grid.save_table(tmp_path / "lanes.csv")
+    with (tmp_path / "lanes.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    for row in rows:
+        problem = grid.problem_at(**{name: float(row[name]) for name in ("decay.b", "decay.W")})
+        assert (row["status"], row["regime"]) == ("converged", ufm.theory.minimizer(problem).regime)
+    assert grid.summary()["regime"] == grid.regimes == Counter(row["regime"] for row in rows)
+
+
+def test_one_axis_makes_a_line_and_two_a_map(grid):
+    line = grid.select(**{"decay.W": 0.02})
+    (axes,) = line.plot("bias").axes
+    for curve in axes.lines:
+        np.testing.assert_array_equal(curve.get_xdata(), AXES["decay.b"])
+    medians, *seeds = [curve.get_ydata() for curve in axes.lines]
+    np.testing.assert_array_equal(np.stack(seeds, 1), line["bias"])
+    np.testing.assert_array_equal(medians, line["bias"].mean(axis=1))  # two seeds
+    assert [text.get_text() for text in line.plot("regime").axes[0].get_yticklabels()] == [
+        "zero",
+        "etf",
+        "mean-shifted",
+    ]
+    assert len(grid.plot("bias").axes) == 2  # a map and its colour bar
+    panels = grid.plot("bias", x="decay.W").axes
+    assert sum(bool(axes.lines) for axes in panels) == 3  # one for each decay of the bias
+    for sweep in (grid, line, line.select(**{"decay.b": 0.05})):
+        with pytest.raises(ufm.InputError, match=r"quantity = 'valu': must be one of .*did you mean 'value'"):
+            sweep.plot("valu")
+        with pytest.raises(ufm.InputError, match=r"quantity = 'own.png': must be one of bias, "):
+            sweep.plot("own.png")
+    with pytest.raises(ufm.InputError, match=r"x = 'seed': must be a numeric axis"):
+        line.plot("bias", x="seed")
+    plt.close("all")
+
+
+def test_the_title_names_what_is_drawn(grid):
+    """Without the problem, as a loss of one's own comes back from a directory, there is no line to speak of."""
+    line = grid.select(**{"decay.W": 0.02})
+    for sweep, title in (
+        (line, "points: solved, lines: closed form"),
+        (dataclasses.replace(line, problem=None), "points: solved"),
+    ):
+        assert sweep.plot().get_suptitle() == title
+    plt.close("all")
+
+
 def test_xarray(grid):
     pytest.importorskip("xarray")
     dataset = grid.to_xarray()
@@ -165,6 +218,7 @@ def test_a_round_trip_through_a_directory(grid, tmp_path):
         np.testing.assert_array_equal(kept[name], grid[name])
         np.testing.assert_array_equal(back[name], grid[name])
     assert back.dims == grid.dims
+    assert back.info["statement"] == "loss bce, K=3 d=4 n=5, bias per_class, features per_class, decay H=0.01"
     assert back.problem_at(**{"decay.b": 2.0}) == grid.problem_at(**{"decay.b": 2.0})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -223,4 +224,5 @@ def _meta(seed: int, starts: int) -> dict[str, Any]:
         "float64": bool(jax.config.read("jax_enable_x64")),
         "seed": seed,
         "starts": starts,
+        "date": datetime.date.today().isoformat(),
     }

@@ -108,10 +108,11 @@ def show_table(directory: str, found: Any) -> None:
     """Counts and ranges."""
     summary = found.summary()
     shape = " x ".join(f"{len(v)} {name}" for name, v in summary["axes"].items()) or "a list"
-    states = ", ".join(f"{n} {name}" for name, n in summary["status"].items())
+    states, regimes = (", ".join(f"{n} {name}" for name, n in summary[key].items()) for key in ("status", "regime"))
     rows = [[name, *(f"{r[k]:.6g}" for k in ("min", "median", "max"))] for name, r in summary["ranges"].items()]
-    title = f"{summary['title'] or directory}\n{summary['lanes']} lanes ({shape}): {states}"
-    table(title, ["", "min", "median", "max"], rows)
+    lanes = f"{summary['lanes']} lanes ({shape}): {states}" + (f"; {regimes}" if regimes else "")
+    click.echo("\n".join(filter(None, [summary["title"] or directory, summary.get("statement"), lanes])))
+    table("", ["", "min", "median", "max"], rows)
     click.echo(
         f"{summary['engine']} on {summary['devices']} x {summary['device']}, {summary['dtype']}; "
         f"{100 * summary['useful']:.1f} % of the evaluations made were needed"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +111,7 @@ def command(
             click.echo(f"not in the standard suite, see --instances: {missing}", err=True)
     with progress_bar("verify", "check") as advance:
         found = verify(problem, paper=paper, theorem=theorem, seed=seed, starts=starts, progress=advance)
+    found.meta["command"] = shlex.join(["ufm", *sys.argv[1:]])
     if report is not None:
         from ufm.report import write
 
@@ -136,6 +139,7 @@ def verify_random_command(
 
     with progress_bar("verify", "instance") as advance:
         found = verify_random(instances, paper=paper, theorem=theorem, seed=seed, quick=quick, progress=advance)
+    found.meta["command"] = shlex.join(["ufm", *sys.argv[1:]])
     saved: dict[str, str] = {}
     if folder is not None:
         for trial in found.trials:
@@ -222,7 +226,7 @@ def show(report: Any) -> None:
     """Table, the reasons of whatever does not simply hold, and the summary."""
     from ufm.report.tables import COLUMNS, problem_text, rows
 
-    table("", COLUMNS, rows(report))
+    table("", [name.removeprefix("certified ") for name in COLUMNS], rows(report))  # a terminal is narrow
     for f in report.findings:
         if f.verdict == "inconclusive" or not f.as_recorded or (f.verdict == "refuted" and f.recorded is not None):
             click.echo(f"{f.theorem.id} {f.verdict} on {problem_text(f.problem)}: {f.reason}")

@@ -1,8 +1,9 @@
-"""Pictures of a sweep: scores and bias over one axis with the closed form on top, and heat maps over two."""
+"""Pictures of a sweep: scores and bias, or any quantity, over one axis, and heat maps over two."""
 
 from __future__ import annotations
 
 import itertools
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,15 @@ from matplotlib.figure import Figure
 
 from ufm._base import require
 from ufm.plotting.scores import SERIES
-from ufm.plotting.style import style
+from ufm.plotting.style import BLUE, style
 from ufm.sweeps import Sweep
 from ufm.sweeps._predict import predicted
+from ufm.sweeps._result import LABELS
 
 PANELS = 12
 """At most; a larger sweep is drawn in part, and says so."""
+LOGARITHMIC = ("gap", "residual", "grad_norm", "nc1", "nc2", "nc3")
+"""Quantities drawn as log10 of their size."""
 SYMBOLS = {
     "decay.b": "$\\lambda_b$, decay of the bias",
     "decay.W": "$\\lambda_W$, decay of the classifier",
@@ -32,7 +36,7 @@ SYMBOLS = {
 
 def pictures(sweep: Sweep) -> dict[str, Figure]:
     """Every figure that there is something to draw in, by name."""
-    numeric = _numeric(sweep)
+    numeric = numeric_axes(sweep)
     found: dict[str, Figure] = {}
     if sweep.dims == ("lane",) or not numeric:
         return found
@@ -54,9 +58,9 @@ def scores_and_bias(sweep: Sweep, x: str | None = None) -> Figure:
     panels, left_out = _panels(sweep, [x, "seed"])
     with style():
         figure, grid = _grid_of(len(panels), (4.6, 3.5))
-        for axes, (name, panel) in zip(grid, panels, strict=False):
+        closed = [predicted(panel, x) for _, panel in panels]
+        for axes, (name, panel), lines in zip(grid, panels, closed, strict=False):
             values = panel.coords[x]
-            lines = predicted(panel, x)
             for key, (colour, text) in SERIES.items():
                 points = np.moveaxis(panel[key], panel.dims.index(x), 0).reshape(len(values), -1)
                 first, *_ = axes.plot(values, points, "o", color=colour, alpha=0.6)
@@ -69,26 +73,44 @@ def scores_and_bias(sweep: Sweep, x: str | None = None) -> Figure:
         handles, labels = grid[0].get_legend_handles_labels()
         unique = dict(zip(labels, handles, strict=True))
         figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=3)
-        figure.suptitle(_title(sweep, left_out, "points: solved, lines: closed form"))
+        note = "points: solved" + (", lines: closed form" if any(lines is not None for lines in closed) else "")
+        figure.suptitle(_title(sweep, left_out, note))
+    return figure
+
+
+def line_plot(sweep: Sweep, quantity: str, x: str | None = None) -> Figure:
+    """One quantity over axis ``x`` (points for every seed, a line through medians), a panel for every other choice."""
+    require(sweep[quantity].ndim == len(sweep.dims), "quantity", quantity, "a number per lane")
+    x = _axis(sweep, x)
+    panels, left_out = _panels(sweep, [x, "seed"])
+    colour, label = SERIES.get(quantity, (BLUE, quantity))
+    label = f"log10 {label}" if quantity in LOGARITHMIC else label
+    with style():
+        figure, grid = _grid_of(len(panels), (4.6, 3.5))
+        for axes, (name, panel) in zip(grid, panels, strict=False):
+            values, order = panel.coords[x], np.argsort(panel.coords[x])
+            points = _spread(panel, quantity, [x])
+            if quantity in LABELS:  # nothing lies between two of them
+                axes.set_yticks([int(v) for v in LABELS[quantity]], labels=[v.label for v in LABELS[quantity]])
+                axes.set_ylim(-0.5, len(LABELS[quantity]) - 0.5)
+            else:
+                axes.plot(values[order], _median(points)[order], "-", color=colour, linewidth=1)
+            axes.plot(values, points, "o", color=colour, alpha=0.6)
+            if _logarithmic(values):
+                axes.set_xscale("log")
+            axes.set(xlabel=SYMBOLS.get(x, x), ylabel=label, title=name)
+        figure.suptitle(_title(sweep, left_out))
     return figure
 
 
 def heat_map(sweep: Sweep, quantity: str) -> Figure:
     """One quantity over the first two numeric axes (the median over seeds), one panel for every other choice."""
-    numeric = _numeric(sweep)
-    require(len(numeric) >= 2, "axes", list(sweep.dims), "two numeric ones or more for a heat map")
     require(sweep[quantity].ndim == len(sweep.dims), "quantity", quantity, "a number per lane")
+    numeric = numeric_axes(sweep)
+    require(len(numeric) >= 2, "axes", list(sweep.dims), "two numeric ones or more for a heat map")
     y, x = numeric[:2]
     panels, left_out = _panels(sweep, [x, y, "seed"])
-    tables = []
-    for _, panel in panels:
-        order = [panel.dims.index(name) for name in (y, x)]
-        values = np.moveaxis(panel[quantity].astype(float), order, (0, 1))
-        values = np.where(values < 0, np.nan, values) if quantity == "regime" else values
-        tables.append(np.nanmedian(values.reshape(*values.shape[:2], -1), axis=2))
-    logarithmic = quantity in ("gap", "residual", "grad_norm", "nc1", "nc2", "nc3")
-    if logarithmic:
-        tables = [np.log10(np.maximum(np.abs(t), 1e-16)) for t in tables]
+    tables = [_median(_spread(panel, quantity, [y, x])) for _, panel in panels]
     limits = (0.0, 2.0) if quantity == "regime" else (np.nanmin(tables), np.nanmax(tables))
     with style():
         figure, grid = _grid_of(len(panels), (4.8, 3.8))
@@ -101,7 +123,7 @@ def heat_map(sweep: Sweep, quantity: str) -> Figure:
                     getattr(axes, f"set_{which}scale")("log")
             axes.set(xlabel=SYMBOLS.get(x, x), ylabel=SYMBOLS.get(y, y), title=name)
             axes.grid(visible=False)
-        bar = figure.colorbar(mesh, ax=grid, label=f"log10 {quantity}" if logarithmic else quantity)
+        bar = figure.colorbar(mesh, ax=grid, label=f"log10 {quantity}" if quantity in LOGARITHMIC else quantity)
         if quantity == "regime":
             bar.set_ticks([1 / 3, 1, 5 / 3], labels=["zero", "etf", "mean-shifted"])
         figure.suptitle(_title(sweep, left_out))
@@ -111,7 +133,7 @@ def heat_map(sweep: Sweep, quantity: str) -> Figure:
 def trajectories(sweep: Sweep) -> Figure:
     """What the gradient methods recorded, every lane, one panel for every quantity and static choice."""
     names = [name for name in sweep.data if name.startswith("trajectory.")]
-    panels, left_out = _panels(sweep, [d for d in sweep.dims if d in _numeric(sweep) or d == "seed"])
+    panels, left_out = _panels(sweep, [d for d in sweep.dims if d in numeric_axes(sweep) or d == "seed"])
     shown = list(itertools.product(names, panels))[:PANELS]
     with style():
         figure, grid = _grid_of(len(shown), (4.2, 3.0))
@@ -130,7 +152,24 @@ def trajectories(sweep: Sweep) -> Figure:
     return figure
 
 
-def _numeric(sweep: Sweep) -> list[str]:
+def _spread(panel: Sweep, quantity: str, kept: list[str]) -> Any:
+    """A quantity with the axes ``kept`` in front and all others (seeds) flat behind them, as it is drawn."""
+    values = np.moveaxis(panel[quantity].astype(float), [panel.dims.index(k) for k in kept], range(len(kept)))
+    values = values.reshape(*values.shape[: len(kept)], -1)
+    if quantity in LOGARITHMIC:
+        return np.log10(np.maximum(np.abs(values), 1e-16))
+    return np.where(values < 0, np.nan, values) if quantity == "regime" else values
+
+
+def _median(values: Any) -> Any:
+    """Median over the last axis; NaN, which is not drawn, where every lane failed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        return np.nanmedian(values, axis=-1)
+
+
+def numeric_axes(sweep: Sweep) -> list[str]:
+    """Names of the axes with two numbers or more, the seed aside."""
     coords = {d: sweep.coords[d] for d in sweep.dims if d in sweep.coords and d != "seed"}
     return [d for d, values in coords.items() if values.dtype.kind in "if" and len(values) > 1]
 
@@ -148,7 +187,7 @@ def _edges(values: Any) -> Any:
 
 
 def _axis(sweep: Sweep, x: str | None) -> str:
-    numeric = _numeric(sweep)
+    numeric = numeric_axes(sweep)
     require(x in numeric if x else bool(numeric), "x", x, f"a numeric axis of the grid: {numeric}")
     return x or numeric[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from ufm.atlas import Finding, Report, Trials, save_counterexample
 from ufm.atlas._core import CERTIFIED
 from ufm.losses import NAMED
+from ufm.report.notation import CHECKED, SYMBOLS, TRIED
 from ufm.report.page import Page
 from ufm.report.tables import COLUMNS, TRIAL_COLUMNS, problem_text, rows, trial_rows
 
@@ -37,8 +39,13 @@ def write(found: Report, folder: str | Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     seed = int(found.meta.get("seed", 0))
     again = [_spec(f, i, folder, seed) for i, f in enumerate(found.findings, 1)]
-    parts = [_part(i, f, line) for i, (f, line) in enumerate(zip(found.findings, again, strict=True), 1)]
-    page = Page("Theorems, checked", found.summary, found.meta, COLUMNS, rows(found), _figures(found), parts)
+    parts = [
+        _part(i, f, line, reads=_reads(f, found.findings))
+        for i, (f, line) in enumerate(zip(found.findings, again, strict=True), 1)
+    ]
+    page = Page(
+        "Theorems, checked", found.summary, found.meta, COLUMNS, rows(found), _figures(found), parts, SYMBOLS | CHECKED
+    )
     return page.save(folder)
 
 
@@ -74,8 +81,9 @@ def write_trials(found: Trials, saved: dict[str, str], folder: str | Path) -> Pa
     label = "worst residual / tolerance where it holds"
     alt = "One line per theorem: the worst residual among the instances where it holds, all left of 1, the tolerance."
     figures = [(bounded(names, [t.residual for t in found.trials], verdicts, 1.0, label), alt)]
+    table, notation = trial_rows(found), SYMBOLS | CHECKED | TRIED
     page = Page(
-        "Theorems on random problems", found.summary, found.meta, TRIAL_COLUMNS, trial_rows(found), figures, parts
+        "Theorems on random problems", found.summary, found.meta, TRIAL_COLUMNS, table, figures, parts, notation
     )
     return page.save(folder)
 
@@ -100,8 +108,22 @@ def _spec(finding: Finding, number: int, folder: Path, seed: int) -> str:
     return f"ufm verify --rerun {path.relative_to(folder)}"
 
 
-def _part(number: int, finding: Finding, again: str, lead: str = "") -> dict[str, Any]:
-    """One check in full: what the page and the Markdown both say."""
+def _reads(finding: Finding, findings: Sequence[Finding]) -> bool:
+    """Whether a part is open at first: what went wrong, and what holds in place of a refuted claim.
+
+    A correction's name begins with that of what it corrects, or the other way round, in every paper of the atlas.
+    """
+    if finding.verdict in ("refuted", "inconclusive") or not finding.as_recorded:
+        return True
+    if finding.verdict != "holds":
+        return False
+    name, problem = finding.theorem.id, problem_text(finding.problem)
+    refuted = [f.theorem.id for f in findings if f.verdict == "refuted" and problem_text(f.problem) == problem]
+    return any(name.startswith(other) or other.startswith(name) for other in refuted)
+
+
+def _part(number: int, finding: Finding, again: str, lead: str = "", reads: bool = True) -> dict[str, Any]:
+    """One check in full: what the page and the Markdown both say; ``reads`` opens it."""
     f, theorem = finding, finding.theorem
     if f.gap is None:
         certificate = "none needed: the claim does not speak of the global minimum" if f.quantities else ""
@@ -127,7 +149,7 @@ def _part(number: int, finding: Finding, again: str, lead: str = "") -> dict[str
     verdict = f"{f.verdict}" + ("" if f.as_recorded else f", recorded: {f.recorded or theorem.recorded}")
     return {
         "title": f"{number}. {theorem.id} ({theorem.source}): {verdict}",
-        "open": f.verdict != "holds" or not f.as_recorded,
+        "open": reads,
         "facts": {k: v for k, v in facts.items() if v},
         "numbers": numbers,
     }
@@ -157,5 +179,7 @@ def _figures(found: Report) -> list[tuple[Any, str]]:
         gaps = [None if f.gap is None else max(f.gap, 1e-17) for _, f in judged]
         worst = max(g for g in gaps if g is not None)
         alt = f"One line per check: the certified gap of its solution, at most {worst:.0e}; line at {CERTIFIED:.0e}."
+        if None in gaps:
+            alt += " No dot: the claim does not speak of the global minimum and needs no certificate."
         figures.append((bounded(names, gaps, verdicts, CERTIFIED, "certified gap to the global minimum"), alt))
     return figures

@@ -7,7 +7,16 @@ from typing import Any
 
 from ufm.atlas import Report, Trials
 
-COLUMNS = ["theorem", "source", "problem (decays W, H, b)", "quantity", "predicted", "measured", "gap", "verdict"]
+COLUMNS = [
+    "theorem",
+    "source",
+    "problem (decays W, H, b)",
+    "quantity",
+    "predicted",
+    "measured",
+    "certified gap",
+    "verdict",
+]
 TRIAL_COLUMNS = [
     "theorem",
     "source",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,10 @@ from ufm._base import nearest, require
 from ufm.problem import Problem
 from ufm.solvers import Status
 from ufm.sweeps._axes import STATIC, leaf_names, with_leaf, with_static
+from ufm.theory import Regime
+
+LABELS: dict[str, Any] = {"status": Status, "regime": Regime}
+"""Quantities that are one of a few."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,16 @@ class Sweep:
     @property
     def statuses(self) -> dict[str, int]:
         """How many lanes ended how."""
-        values, counts = np.unique(self["status"], return_counts=True)
-        return {Status(int(v)).label: int(n) for v, n in zip(values, counts, strict=True)}
+        return self._counted("status")
+
+    @property
+    def regimes(self) -> dict[str, int]:
+        """How many lanes have which minimiser; ``"unknown"`` where a lane failed."""
+        return self._counted("regime")
+
+    def _counted(self, name: str) -> dict[str, int]:
+        values, counts = np.unique(self.data.get(name, []), return_counts=True)
+        return {_label(name, v): int(n) for v, n in zip(values, counts, strict=True)}
 
     def select(self, **choice: Any) -> Sweep:
         """The part of a grid at one value of each axis given, by value: ``select(loss="ce", **{"decay.b": 0.1})``."""
@@ -89,12 +101,31 @@ class Sweep:
         return xarray.Dataset(data, coords, attrs=flat)
 
     def plot(self, quantity: str | None = None, x: str | None = None) -> Any:
-        """Scores and bias over an axis with the closed form on top, or a heat map of one ``quantity``."""
-        from ufm.plotting.sweep import heat_map, scores_and_bias
+        """Scores and bias over an axis with the closed form on top, or one quantity over one axis or two.
+
+        Args:
+            quantity: a name in ``data`` with a number per lane. With two numeric axes it becomes a heat map (the
+                median over seeds), with one, or one that is named, a line.
+            x: the numeric axis of a line; the first one if not given.
+
+        Returns:
+            A `matplotlib.figure.Figure` with a panel for every other choice; ``.savefig("own.png")`` writes it.
+
+        Raises:
+            InputError: for a quantity or an axis that this sweep does not have.
+
+        >>> import jax; jax.config.update("jax_enable_x64", True)
+        >>> import ufm
+        >>> problem = ufm.Problem(3, 4, 5, ufm.losses.CE(), ufm.Decay(0.01, 0.01, 0.01), features="per_class")
+        >>> found = ufm.sweep(problem, {"decay.W": [0.01, 0.1, 10.0], "seed": range(2)})
+        >>> found.plot("value").axes[0].get_ylabel()
+        'value'
+        """
+        from ufm.plotting.sweep import heat_map, line_plot, numeric_axes, scores_and_bias
 
         if quantity is None:
             return scores_and_bias(self, x)
-        return heat_map(self, quantity)
+        return heat_map(self, quantity) if x is None and len(numeric_axes(self)) > 1 else line_plot(self, quantity, x)
 
     def summary(self) -> dict[str, Any]:
         """Counts and ranges, for a table or JSON."""
@@ -107,6 +138,7 @@ class Sweep:
             "lanes": int(self["status"].size),
             "axes": {name: coord.tolist() for name, coord in self.coords.items() if self.dims != ("lane",)},
             "status": self.statuses,
+            "regime": self.regimes,
             "ranges": ranges,
             **self.info,
         }
@@ -118,14 +150,19 @@ class Sweep:
             csv.writer(handle).writerows([list(columns), *zip(*columns.values(), strict=True)])
 
     def table(self) -> dict[str, list]:
-        """Axes and quantities of every lane, flat, by name."""
+        """Axes and quantities of every lane, flat, by name; statuses and regimes in words."""
         shape = self["status"].shape
         if self.dims == ("lane",):
             places: tuple = tuple(np.arange(shape[0]) for _ in self.coords)
         else:
             places = np.unravel_index(np.arange(int(np.prod(shape))), shape) if shape else ()
         axes = {name: coord[i].tolist() for (name, coord), i in zip(self.coords.items(), places, strict=True)}
-        return axes | {k: x.ravel().tolist() for k, x in self.data.items() if x.ndim == len(shape)}
+        flat = {k: x.ravel().tolist() for k, x in self.data.items() if x.ndim == len(shape)}
+        return axes | flat | {k: [_label(k, v) for v in flat[k]] for k in LABELS if k in flat}
+
+
+def _label(name: str, value: int) -> str:
+    return "unknown" if value < 0 else LABELS[name](int(value)).label
 
 
 def at(problem: Problem, choice: Mapping[str, Any]) -> Problem:
@@ -138,3 +175,25 @@ def at(problem: Problem, choice: Mapping[str, Any]) -> Problem:
             if part in leaves:
                 problem = with_leaf(problem, part, value)
     return problem
+
+
+def statement(problem: Problem, varied: Collection[str]) -> str:
+    """What the lanes of a sweep have in common, on one line; ``varied`` names what they have not.
+
+    >>> import ufm
+    >>> statement(ufm.Problem(3, 4, 5, ufm.losses.Focal()), ["decay.W,decay.H", "loss.gamma", "classes"])
+    'loss focal, d=4 n=5, bias per_class, features per_sample, decay b=0.0005'
+    """
+    names = {part for name in varied for part in name.split(",")}
+    loss = problem.loss.name if any(name.startswith("loss.") for name in names) else str(problem.loss)
+    sizes = {"classes": f"K={problem.classes}", "dim": f"d={problem.dim}", "per_class": f"n={problem.per_class}"}
+    decays = [f"{k}={float(v):g}" for k, v in vars(problem.decay).items() if f"decay.{k}" not in names]
+    words = [
+        "" if "loss" in names else f"loss {loss}",
+        " ".join(text for name, text in sizes.items() if name not in names),
+        "" if "bias" in names else f"bias {problem.bias}",
+        "" if "features" in names else f"features {problem.features}",
+        "" if problem.classifier is None else "classifier fixed",
+        f"decay {' '.join(decays)}" if decays else "",
+    ]
+    return ", ".join(word for word in words if word)

@@ -16,7 +16,7 @@ from ufm.solvers import Status
 from ufm.solvers._solve import _float_dtype
 from ufm.sweeps._axes import Plan, bare_repr, plan
 from ufm.sweeps._engine import Engine, Task
-from ufm.sweeps._result import Sweep
+from ufm.sweeps._result import Sweep, statement
 from ufm.sweeps._spec import problem_table, read_problem
 from ufm.sweeps._store import Store, chunk_name, provenance
 
@@ -103,6 +103,7 @@ def sweep(
             "title": title,
             "fingerprint": layout.fingerprint,
             "problem": problem_table(problem),
+            "statement": statement(problem, layout.coords),
             "solver": None if solver is None else solver if isinstance(solver, str) else bare_repr(solver),
             "options": dict(options or {}),
             "start": start,
