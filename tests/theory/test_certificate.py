@@ -285,7 +285,7 @@ def test_a_wrong_conjugate_is_caught(monkeypatch, optimum, name, mutant):
         ("problem.decay.W * problem.decay.H", "problem.decay.W"),
         ("_operator_norm(U * jnp.sqrt(weights)[None, :])", "jnp.linalg.norm(U)"),
         ("- bias_part", ""),
-        ("force / (2.0 *", "force / (1.0 *"),
+        ("jnp.where(decay > 0, force / double", "jnp.where(decay > 0, 2.0 * force / double"),
         ("- conjugate -", "+ conjugate -"),
     ],
 )
