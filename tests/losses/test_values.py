@@ -278,6 +278,13 @@ def test_promises_that_are_kept_pass(classes):
         losses.custom(lambda z, k, kept=kept: kept(z, k), **promises).check(classes)
 
 
+def test_overflow_is_no_broken_promise():
+    steep = losses.custom(
+        lambda z, k: jnp.log(jnp.sum(jnp.exp(100.0 * z))) - 100.0 * z[k], convex=True, shift_invariant=True, infimum=0.0
+    )
+    steep.check(3)
+
+
 def test_custom_loss():
     loss = losses.custom(margin_loss, {"margin": 2.0}, convex=True, shift_invariant=True, infimum=0.0)
     z = jnp.asarray([0.5, -1.0, 2.0])
