@@ -23,11 +23,13 @@ ANY_BIAS = Family(lambda rng: BCE(), (*WIDE, (2, 3, 2)), ("per_class", "unified"
 CROSS_ENTROPY = Family(lambda rng: CE(), SHAPES)
 
 
-def _bce(problem: Problem, least_dim: int = -1) -> bool:
+def is_bce(problem: Problem, least_dim: int = -1) -> bool:
+    """Whether the problem is a balanced one of BCE with ``d >= K + least_dim``."""
     return isinstance(problem.loss, BCE) and is_balanced(problem, least_dim)
 
 
-def _separates(problem: Problem) -> bool:
+def separates(problem: Problem) -> bool:
+    """Whether ``K mu < 1``: the decays leave the classes apart."""
     return problem.classes * strength(problem) < 1
 
 
@@ -53,7 +55,7 @@ THEOREM_2 = Theorem(
     statement="Global minimisers of BCE collapse to a centred simplex ETF; the bias solves their equation.",
     formula="-logit((K-1)mu + decay_b b) + (K-1) logit(mu - decay_b b) = K b",
     hypotheses="BCE with decayed bias per class, balanced, d >= K-1, K mu < 1",
-    inside=lambda p: _bce(p) and p.bias == "per_class" and _separates(p),
+    inside=lambda p: is_bce(p) and p.bias == "per_class" and separates(p),
     claim=_as_published,
     recorded=Verdict.REFUTED,
     draw=PUBLISHED,
@@ -77,7 +79,7 @@ THEOREM_2_CORRECTED = Theorem(
     statement="BCE's minimiser is the centred ETF iff decay_b |b| <= mu; beyond, all w_k share a mean vector.",
     formula="beyond: b = -mu/decay_b, sigma(q) = 2 mu, sigma(-p) = (K-2) mu",
     hypotheses="BCE, balanced, d >= K, K mu < 1, any bias mode",
-    inside=lambda p: _bce(p, 0) and _separates(p),
+    inside=lambda p: is_bce(p, 0) and separates(p),
     claim=_corrected,
     draw=ANY_BIAS,
 )
@@ -94,7 +96,7 @@ BCE_ZERO = Theorem(
     statement="Above the threshold of cross-entropy the minimiser of BCE too is W = H = 0.",
     formula="zero if K mu >= 1 and decay_b |b| <= mu for the bias of W = H = 0",
     hypotheses="BCE, balanced, d >= K-1, K mu >= 1, decay_b |b| <= mu",
-    inside=lambda p: _bce(p) and p.bias != "none" and not _separates(p) and _bias_force_at_zero(p) <= strength(p),
+    inside=lambda p: is_bce(p) and p.bias != "none" and not separates(p) and _bias_force_at_zero(p) <= strength(p),
     claim=_bce_threshold,
     draw=Family(lambda rng: BCE(), SHAPES, strength=(0.3, 5.0)),
 )
@@ -164,7 +166,7 @@ BCE_FORGETS = Theorem(
     statement="BCE forgets its initial bias: every start ends at the bias of the theorem.",
     formula="final b independent of b(0)",
     hypotheses="BCE, balanced, d >= K, K mu < 1, with bias",
-    inside=lambda p: _bce(p, 0) and _separates(p) and p.bias != "none",
+    inside=lambda p: is_bce(p, 0) and separates(p) and p.bias != "none",
     claim=_bce_forgets,
     draw=Family(lambda rng: BCE(), WIDE, ("per_class", "unified")),
 )

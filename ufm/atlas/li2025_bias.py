@@ -26,20 +26,11 @@ from ufm.atlas._claims import (
 )
 from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
 from ufm.atlas._draw import SHAPES, WIDE, Family
+from ufm.atlas.li2025 import PAPER, is_bce, separates
 from ufm.atlas.zhu2021 import is_balanced
 from ufm.losses import BCE, CE
 from ufm.problem import Params, Problem
 from ufm.theory import closed_forms
-
-PAPER = "Li et al. 2025"
-
-
-def _separates(problem: Problem) -> bool:
-    return problem.classes * strength(problem) < 1
-
-
-def _bce(problem: Problem, least_dim: int = -1) -> bool:
-    return isinstance(problem.loss, BCE) and is_balanced(problem, least_dim)
 
 
 def _centred(problem: Problem) -> bool:
@@ -78,9 +69,9 @@ EQ_3 = Theorem(
     formula="decay_b s rho/(K-1) + 1/(2(K-1)) > 1/(1 + exp(s rho/(K-1))), s = sqrt(decay_W/(n decay_H))",
     hypotheses="BCE with bias per class, balanced, d >= K-1, K mu < 1, decay_b |b| <= mu; not within 1 % of equality",
     inside=lambda p: (
-        _bce(p)
+        is_bce(p)
         and p.bias == "per_class"
-        and _separates(p)
+        and separates(p)
         and float(p.decay.b) > 0
         and _centred(p)
         and _eq_3_decided(p)
@@ -152,7 +143,7 @@ EQ_21 = Theorem(
     statement="At a collapsed point the gradient of BCE in the bias is the same for all and in general not zero.",
     formula="df/db_j = mean(sigma_j - 1[y = j]) + decay_b b_j, at collapse ((K-1) sigma(q) - sigma(-p))/K + decay_b b",
     hypotheses="BCE with bias per class, balanced, d >= K-1",
-    inside=lambda p: _bce(p) and p.bias == "per_class",
+    inside=lambda p: is_bce(p) and p.bias == "per_class",
     claim=_eq_21,
     minimum=False,
     draw=Family(lambda rng: BCE(), SHAPES),
@@ -199,7 +190,7 @@ class _AtTheEdge(Family):
         problem = super().__call__(rng)
         far = rng.random() < 0.5
         distance = rng.choice([-1.0, 1.0]) * rng.uniform(0.012, 0.05)
-        edge = boundary_decay_b(strength(problem), problem.classes) if _separates(problem) else np.inf
+        edge = boundary_decay_b(strength(problem), problem.classes) if separates(problem) else np.inf
         if far or not np.isfinite(edge):
             return problem
         factor = edge * np.exp(distance) / equivalent_decay_b(problem)
@@ -213,10 +204,10 @@ BOUNDARY = Theorem(
     formula="decay_b = K mu / [logit((K-2) mu) - (K-1) logit(2 mu)], both regimes meeting there",
     hypotheses="BCE with decayed bias, balanced, d >= K > 2, K mu < 1; not within 1 % of the boundary",
     inside=lambda p: (
-        _bce(p, 0)
+        is_bce(p, 0)
         and p.classes > 2
         and p.bias != "none"
-        and _separates(p)
+        and separates(p)
         and float(p.decay.b) > 0
         and not near(equivalent_decay_b(p) / boundary_decay_b(strength(p), p.classes))
     ),
@@ -242,7 +233,7 @@ MERGED = Theorem(
     statement="K mu >= 1 merges all classes of BCE: at zero, or at one shared nonzero feature where decay_b |b| > mu.",
     formula="a = 0; c = K (logit(1/K + mu) + mu/decay_b) where decay_b |b0| > mu at the bias b0 of W = H = 0",
     hypotheses="BCE, balanced, d >= K > 2, K mu >= 1, any bias mode",
-    inside=lambda p: _bce(p, 0) and p.classes > 2 and not _separates(p),
+    inside=lambda p: is_bce(p, 0) and p.classes > 2 and not separates(p),
     claim=_merged,
     draw=Family(lambda rng: BCE(), WIDE, ("per_class", "unified", "none"), decay_b=(1e-2, 10.0), strength=(0.8, 4.0)),
 )

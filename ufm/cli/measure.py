@@ -48,14 +48,10 @@ def _measured(path: str) -> Any:
 
 
 def _save(figure: str, paths: tuple[str, ...], networks: list[Any]) -> None:
-    from ufm._base import InputError
     from ufm.plotting.measure import sheet
 
     titles = [f"{path} ({i})" if path in paths[: i - 1] else path for i, path in enumerate(paths, start=1)]
-    try:
-        sheet(dict(zip(titles, networks, strict=True))).savefig(figure, dpi=150)
-    except ValueError as error:
-        raise InputError(f"figure = {figure!r}: must be a file that matplotlib can write ({error})") from None
+    sheet(dict(zip(titles, networks, strict=True))).savefig(figure, dpi=150)
 
 
 def show(reports: list[dict[str, Any]]) -> None:

@@ -83,10 +83,11 @@ def collapse(W: Array, H: Array, labels: Array, b: Array | None = None) -> Colla
     labels = jnp.asarray(labels, jnp.int32)
     predicted = predicted_class(W, H, b)
     # All but the logits is a matter of differences, which a common offset of the features must not drown.
-    shares = jax.ops.segment_sum(jnp.ones(H.shape[1], H.dtype), labels, W.shape[0]) / H.shape[1]
-    centre = matmul(class_means(H, labels, W.shape[0]), shares)
+    centre = jnp.mean(H, axis=1)
     H = H - centre[:, None]
     means = class_means(H, labels, W.shape[0])
+    # What rounding of the mean has left, of many samples in float32.
+    shares = jax.ops.segment_sum(jnp.ones(H.shape[1], H.dtype), labels, W.shape[0]) / H.shape[1]
     rest = matmul(means, shares)
     centred, centre = means - rest[:, None], centre + rest
     return Collapse(

@@ -62,8 +62,7 @@ def scores_and_bias(sweep: Sweep, x: str | None = None) -> Figure:
         for axes, (name, panel), lines in zip(grid, panels, closed, strict=False):
             values = panel.coords[x]
             for key, (colour, text) in SERIES.items():
-                points = np.moveaxis(panel[key], panel.dims.index(x), 0).reshape(len(values), -1)
-                first, *_ = axes.plot(values, points, "o", color=colour, alpha=0.6)
+                first, *_ = axes.plot(values, _spread(panel, key, [x]), "o", color=colour, alpha=0.6)
                 first.set_label(text)
                 if lines is not None:
                     axes.plot(lines["x"], lines[key], "-", color=colour, zorder=3)
