@@ -13,23 +13,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ufm import atlas, geometry, landscape, losses, metrics, solvers, sweeps, theory
+    from ufm import atlas, geometry, landscape, losses, metrics, models, solvers, sweeps, theory
     from ufm._base import InputError
     from ufm.atlas import verify
     from ufm.measurement import Measurement, measure
-    from ufm.problem import Decay, Params, Problem
+    from ufm.problem import Decay, NormalizedProblem, Params, Problem
     from ufm.solvers import Solution, Status, solve
-    from ufm.spheres import NormalizedProblem
     from ufm.sweeps import Sweep, sweep
 
 __version__ = "0.1.0"
 
-_ROOMS = ("atlas", "geometry", "landscape", "losses", "metrics", "plotting", "solvers", "sweeps", "theory")
+_ROOMS = ("atlas", "geometry", "landscape", "losses", "metrics", "models", "plotting", "solvers", "sweeps", "theory")
 _HOMES = {
     "Decay": "problem",
     "InputError": "_base",
     "Measurement": "measurement",
-    "NormalizedProblem": "spheres",
+    "NormalizedProblem": "problem",
     "Params": "problem",
     "Problem": "problem",
     "Solution": "solvers",
@@ -57,6 +56,7 @@ __all__ = [
     "losses",
     "measure",
     "metrics",
+    "models",
     "solve",
     "solvers",
     "sweep",

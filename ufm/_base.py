@@ -132,3 +132,26 @@ def in_float64(function: Callable[..., T], static: tuple[str, ...] = ()) -> Call
                 return compiled(*cast(moved, jnp.float64), **options)
 
     return evaluate
+
+
+def dot(a: Any, b: Any) -> Any:
+    """Inner product over all leaves of two trees."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return functools.reduce(jnp.add, (jnp.vdot(x, y, precision=jax.lax.Precision.HIGHEST) for x, y in pairs))
+
+
+def norm(a: Any) -> Any:
+    """Euclidean norm over all leaves of a tree."""
+    return jnp.sqrt(dot(a, a))
+
+
+def axpy(alpha: Any, x: Any, y: Any) -> Any:
+    """``alpha x + y``, leaf by leaf."""
+    return jax.tree.map(lambda u, v: alpha * u + v, x, y)
+
+
+def operator_norm(A: Any) -> Any:
+    """Largest singular value, from the smaller Gram matrix: accurate to rounding for the largest one."""
+    rows, columns = A.shape
+    gram = matmul(A, A.T) if rows <= columns else matmul(A.T, A)
+    return jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(gram)[-1], jnp.finfo(A.dtype).tiny))

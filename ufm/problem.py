@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import InitVar, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ufm import bias as biases
 from ufm import blocks
-from ufm._base import cast, is_traced, matmul, nearest, pytree, require, require_range
+from ufm._base import cast, matmul, nearest, pytree, require, require_range
+from ufm.bias import Bias
 from ufm.losses import BCE, Loss
+from ufm.models import FixedClassifier, Linear, Model, Params, Spheres
 
-BIAS_MODES = ("per_class", "unified", "none")
+__all__ = ["Decay", "NormalizedProblem", "Params", "Problem"]
+
+BIAS_MODES = tuple(Bias)
 FEATURE_MODES = ("per_sample", "per_class")
+FREE = Linear()
+"""The model of a problem that names none."""
 
 
 @pytree()
@@ -41,19 +49,6 @@ class Decay:
         require_range("decay.b", self.b, "a finite number >= 0", lambda x: (x >= 0) & (x < np.inf))
 
 
-@pytree()
-@dataclass(frozen=True)
-class Params:
-    """A point: classifier ``W`` (K, d), features ``H`` (d, columns) and bias ``b``.
-
-    ``b`` has shape (K,) for a bias per class, () for a unified one, and is None without a bias.
-    """
-
-    W: Any
-    H: Any
-    b: Any = None
-
-
 @pytree(static=("classes", "dim", "per_class", "bias", "features"))
 @dataclass(frozen=True)
 class Problem:
@@ -72,9 +67,14 @@ class Problem:
             each class one feature with the weight of its samples: the same minimum when the loss is
             convex in the logits, because the minimiser over H at fixed (W, b) is unique per class, at
             a cost that does not depend on N. Never use it to *show* collapse.
-        classifier: a fixed W (K, d); H and b are then the only variables.
+        classifier: a fixed W (K, d), short for ``model=ufm.models.FixedClassifier(W)``; H and b are then the only
+            variables.
+        model: from `ufm.models`: what maps a point to logits and what it costs; `Linear` if not given.
+        weights: share of every class in the loss (K,), ``n_k/N`` if not given: a sample of class k counts
+            ``weights[k]/n_k``. They need not sum to one.
+        offset: constants (K,), or one number, added to the logits; no variables (logit adjustment, SigLIP's bias).
 
-    Sizes and modes are static, the loss's hyper-parameters, decays and classifier are leaves: they
+    Sizes and modes are static; the hyper-parameters of loss and model, decays, weights and offset are leaves: they
     may be traced, batched with vmap and swept.
 
     >>> problem = Problem(classes=3, dim=4, per_class=(5, 5, 1))
@@ -89,9 +89,15 @@ class Problem:
     decay: Decay = field(default_factory=Decay)
     bias: str = "per_class"
     features: str = "per_sample"
-    classifier: Any = None
+    if TYPE_CHECKING:
+        classifier: Any = None
+    else:
+        classifier: InitVar[Any] = None
+    model: Any = None
+    weights: Any = None
+    offset: Any = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, classifier: Any) -> None:  # type: ignore[override]
         _require_whole("classes", self.classes, 2)
         _require_whole("dim", self.dim, 1)
         object.__setattr__(self, "classes", int(self.classes))
@@ -111,20 +117,39 @@ class Problem:
         require(isinstance(self.loss, Loss), "loss", self.loss, "a loss such as ufm.losses.BCE(), or custom(fn)")
         require(isinstance(self.decay, Decay), "decay", self.decay, "a ufm.Decay")
         require(self.bias in BIAS_MODES, "bias", self.bias, nearest(str(self.bias), BIAS_MODES))
+        object.__setattr__(self, "bias", Bias(self.bias))
         require(self.features in FEATURE_MODES, "features", self.features, nearest(str(self.features), FEATURE_MODES))
-        if self.classifier is not None:
-            shape, expected = np.shape(self.classifier), (self.classes, self.dim)
-            require(shape[-2:] == expected, "classifier.shape", shape, f"(classes, dim) = {expected}")
-            if not is_traced(self.classifier):
-                finite = bool(np.all(np.isfinite(np.asarray(self.classifier, float))))
-                require(finite, "classifier", "an array with NaN or inf", "finite")
+        if classifier is not None:
+            free = self.model is None or self.model is FREE or isinstance(self.model, FixedClassifier)
+            require(free, "model", str(self.model), "absent where a classifier is given (classifier=None frees it)")
+            object.__setattr__(self, "model", FixedClassifier(classifier))
+        elif self.model is None:
+            object.__setattr__(self, "model", FREE)
+        require(isinstance(self.model, Model), "model", self.model, "a model such as ufm.models.Linear()")
+        self.model.check(self)
+        self._check_weights()
+        self._check_offset()
+
+    def _check_weights(self) -> None:
+        if self.weights is not None:
+            shape, expected = np.shape(self.weights), (self.classes,)
+            require(shape[-1:] == expected, "weights.shape", shape, f"(classes,) = {expected}")
+            require_range("weights", self.weights, "finite numbers >= 0", lambda w: (w >= 0) & (w < np.inf))
+            require_range("weights", self.weights, "not all zero", lambda w: w.sum(axis=-1) > 0)
+
+    def _check_offset(self) -> None:
+        if self.offset is not None:
+            shape, expected = np.shape(self.offset), (self.classes,)
+            require(shape[-1:] in ((), expected), "offset.shape", shape, f"() or (classes,) = {expected}")
+            require_range("offset", self.offset, "finite numbers", np.isfinite)
 
     # Sizes -----------------------------------------------------------------------------------
 
     @property
     def balanced(self) -> bool:
-        """Whether every class has the same number of samples."""
-        return isinstance(self.per_class, int)
+        """Whether classes are alike but for the loss: equal counts, and no weights or offsets of their own."""
+        alike = self.weights is None and np.ndim(self.offset if self.offset is not None else 0.0) == 0
+        return isinstance(self.per_class, int) and alike
 
     @property
     def counts(self) -> np.ndarray:
@@ -154,16 +179,24 @@ class Problem:
 
     # Values ----------------------------------------------------------------------------------
 
-    def classifier_of(self, params: Params) -> Array:
-        """W (K, d): that of ``params``, or the fixed one in its place."""
-        return params.W if self.classifier is None else jnp.asarray(self.classifier, params.H.dtype)
+    @property
+    def shares(self) -> Any:
+        """Weight of each column's loss (columns,): ``m_i/N`` unless ``weights`` say otherwise."""
+        if self.weights is None:
+            return np.broadcast_to(self.multiplicity / self.samples, (self.columns,))
+        share = self.multiplicity / self.counts[self.labels]
+        return jnp.asarray(self.weights)[..., self.labels] * jnp.asarray(share, jnp.result_type(self.weights))
+
+    def scores(self, params: Params) -> Array:
+        """Logits without bias and offset (K, columns)."""
+        return matmul(*self.model.layers(params))
 
     def logits(self, params: Params) -> Array:
-        """``Z = W H + b`` (K, columns)."""
-        scores = matmul(self.classifier_of(params), params.H)
-        if params.b is None:
-            return scores
-        return scores + (params.b[:, None] if jnp.ndim(params.b) else params.b)
+        """``Z = W H + b`` (K, columns), with the offset if there is one."""
+        return biases.added(biases.added(self.scores(params), params.b), self._offset(params))
+
+    def _offset(self, params: Params) -> Any:
+        return None if self.offset is None else jnp.asarray(self.offset, params.H.dtype)
 
     def losses(self, logits: Array) -> Array:
         """Loss of each column of ``logits`` (K, columns)."""
@@ -179,69 +212,30 @@ class Problem:
         return jnp.sum(values * weights, axis=-1)
 
     def risk(self, logits: Array) -> Array:
-        """Mean loss over the N samples."""
-        return self.weighted_sum(self.losses(logits)) / self.samples
+        """Loss over all samples, each with its share: the mean unless there are ``weights``."""
+        return jnp.sum(self.losses(logits) * jnp.asarray(self.shares, logits.dtype))
 
     def penalty(self, params: Params) -> Array:
-        """``lambda_W/2 ||W||^2 + lambda_H/2 ||H||^2 + lambda_b/2 ||b||^2``, columns of H counted by multiplicity."""
-        decay = cast(self.decay, params.H.dtype)
-        total = decay.W * jnp.sum(self.classifier_of(params) ** 2)
-        total += decay.H * self.weighted_sum(jnp.sum(params.H**2, axis=0))
-        if params.b is not None:
-            total += decay.b * jnp.sum(params.b**2)
-        return 0.5 * total
+        """What the decays cost: that of the model, and ``lambda_b/2 ||b||^2``."""
+        problem = self.astype(params.H.dtype)
+        return problem.model.penalty(problem, params) + biases.penalty(problem.decay.b, params.b)
 
     def objective(self, params: Params) -> Array:
-        """The value that is minimised; a scalar in the dtype of ``params``.
-
-        A fixed ``classifier`` stands in for ``params.W``, whose gradient is then zero.
-        """
+        """The value that is minimized; a scalar in the dtype of ``params``."""
         problem = self.astype(params.H.dtype)
         if self.classes * self.columns <= blocks.HELD:
             return problem.risk(problem.logits(params)) + problem.penalty(params)
-        W = self.classifier_of(params)
-        bias = jnp.zeros((), W.dtype) if params.b is None else params.b
-        weights = jnp.broadcast_to(jnp.asarray(self.multiplicity, W.dtype) / self.samples, (self.columns,))
+        W, H = problem.model.layers(params)
+        constant = jnp.zeros((self.classes, 1), W.dtype)
+        b = biases.added(biases.added(constant, params.b), problem._offset(params))[:, 0]
         total = blocks.blocked_loss(
-            problem.loss, W, jnp.broadcast_to(bias, (self.classes,)), params.H, jnp.asarray(self.labels), weights
+            problem.loss, W, b, H, jnp.asarray(self.labels), jnp.asarray(problem.shares, W.dtype)
         )
         return total + problem.penalty(params)
 
     def hessian(self, params: Params) -> Callable[[Params], Params]:
-        """``direction -> Hessian direction`` at ``params``, with all that depends on the point alone computed once.
-
-        Forward over reverse through the loss, with G the gradient in Z and dG its change along dZ; the product rule
-        through ``Z = W H + b``, and the penalty is quadratic:
-
-            dZ = dW H + W dH + db,   (dG H' + G dH',  W' dG + dW' G,  dG 1) + decays times (dW, dH, db).
-
-        Autodiff of the whole objective gives the same products, but compiled for CPU it fuses them with the penalty
-        into loops that cost twice as much at a million variables.
-        """
-        if self.classes * self.columns > blocks.HELD:  # no room to keep what depends on the point
-            return lambda direction: jax.jvp(jax.grad(self.objective), (params,), (direction,))[1]
-        problem = self.astype(params.H.dtype)
-        W, H = self.classifier_of(params), params.H
-        G, curvature = jax.linearize(jax.grad(problem.risk), problem.logits(params))
-
-        free = self.classifier is None
-
-        def product(direction: Params) -> Params:
-            dW, dH, db = direction.W, direction.H, direction.b
-            dZ = matmul(W, dH)
-            if free:
-                dZ += matmul(dW, H)
-            if db is not None:
-                dZ += db[:, None] if jnp.ndim(db) else db
-            dG = curvature(dZ)
-            of_W, of_H = jnp.zeros_like(dW), matmul(W.T, dG)
-            if free:
-                of_W = matmul(dG, H.T) + matmul(G, dH.T)
-                of_H += matmul(dW.T, G)
-            of_b = None if db is None else jnp.sum(dG, axis=1 if jnp.ndim(db) else None)
-            return jax.tree.map(jnp.add, Params(of_W, of_H, of_b), jax.grad(problem.penalty)(direction))
-
-        return product
+        """``direction -> Hessian direction`` at ``params``, with all that depends on the point alone computed once."""
+        return self.model.hessian(self, params)
 
     def astype(self, dtype: Any) -> Problem:
         """The same problem with every leaf in ``dtype``."""
@@ -253,26 +247,44 @@ class Problem:
         ``bias_mean`` shifts the bias. ``dtype`` defaults to JAX's own default float.
         """
         dtype = jnp.zeros(()).dtype if dtype is None else jnp.dtype(dtype)
-        biases = {"per_class": (self.classes,), "unified": (), "none": None}[self.bias]
-        W, H, b = _random_start(key, scale, bias_mean, (self.classes, self.dim, self.columns, biases), dtype)
-        return Params(W if self.classifier is None else jnp.asarray(self.classifier, dtype), H, b)
+        sizes = (self.classes, self.dim, self.columns, Bias(self.bias).shape(self.classes))
+        return self.model.onto(Params(*_random_start(key, scale, bias_mean, sizes, dtype)))
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
 def _random_start(
     key: Array, scale: Array, bias_mean: Array, sizes: tuple[int, int, int, tuple[int, ...] | None], dtype: Any
 ) -> tuple[Array, Array, Array | None]:
-    K, d, columns, biases = sizes
+    K, d, columns, of_bias = sizes
     # One draw for all: a random program per array would triple the compilation.
     draw = jax.random.normal(key, (K * d + d * columns + K,), dtype)
     W, H, b = jnp.split(draw, [K * d, K * d + d * columns])
     spread = jnp.asarray(scale / d**0.5, dtype)
     bias = None
-    if biases is not None:
-        bias = jnp.asarray(bias_mean, dtype) + jnp.asarray(0.1 * scale, dtype) * b[: math.prod(biases)].reshape(biases)
+    if of_bias is not None:
+        noise = b[: math.prod(of_bias)].reshape(of_bias)
+        bias = jnp.asarray(bias_mean, dtype) + jnp.asarray(0.1 * scale, dtype) * noise
     return spread * W.reshape(K, d), spread * H.reshape(d, columns), bias
 
 
 def _require_whole(field: str, value: Any, least: int) -> None:
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     require(whole and value >= least, field, value, f"a whole number >= {least}")
+
+
+# The constructor takes ``classifier``; afterwards the model holds it.
+Problem.classifier = property(
+    lambda self: self.model.W if isinstance(self.model, FixedClassifier) else None, doc="The fixed W (K, d), or None."
+)
+
+
+def NormalizedProblem(problem: Problem, gamma: Any = 8.0) -> Problem:
+    """``problem`` on spheres: short for ``dataclasses.replace(problem, model=ufm.models.Spheres(gamma))``.
+
+    >>> import ufm
+    >>> NormalizedProblem(ufm.Problem(3, 4, 2), gamma=2.0).model
+    Spheres(gamma=2.0)
+    """
+    require(isinstance(problem, Problem), "problem", type(problem).__name__, "a ufm.Problem")
+    require(problem.classifier is None, "problem.classifier", "fixed", "free (None) in a normalized problem")
+    return dataclasses.replace(problem, model=Spheres(gamma))

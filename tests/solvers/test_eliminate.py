@@ -10,8 +10,9 @@ from jax.flatten_util import ravel_pytree
 
 import ufm
 from ufm import Decay, Params, Problem, losses
+from ufm._base import norm
+from ufm.models.linear import Scaled
 from ufm.solvers import Gradient, Newton, classwise, eliminates, solve
-from ufm.solvers._core import Scaled, norm
 from ufm.theory import certify
 
 BALANCED = Problem(4, 6, 5, losses.BCE(), Decay(0.02, 0.03, 0.05))

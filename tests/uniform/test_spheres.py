@@ -10,11 +10,10 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 import ufm
-from ufm import InputError, NormalizedProblem, Problem
+from ufm import NormalizedProblem, Problem
+from ufm._base import axpy, dot
 from ufm.losses import BCE, CE, Naive
-from ufm.solvers import Spheres
-from ufm.solvers._core import axpy, coordinates, dot
-from ufm.spheres import normalize, uniform_family
+from ufm.models.spheres import OnSpheres
 from ufm.theory import bias_stiffness, certify_normalized, spheres
 
 K, D, n = 4, 6, 3
@@ -27,9 +26,9 @@ def normalized(loss, bias="per_class", decay_b=0.1, gamma=2.0, **sizes):
 
 def point_and_direction(problem):
     keys = jax.random.split(jax.random.key(5), 2)
-    space = coordinates(problem, problem.init(keys[0]))
+    space = problem.model.coordinates(problem, problem.init(keys[0]))
     point = space.inward(problem.init(keys[0]))
-    return space, point, space._tangent(point, problem.problem.init(keys[1]))
+    return space, point, space._tangent(point, problem.init(keys[1]))
 
 
 def test_gradient_and_hessian_against_differences_along_the_sphere():
@@ -48,7 +47,7 @@ def test_gradient_and_hessian_against_differences_along_the_sphere():
         return values, point, xi, gradient, space.hessian(point)(xi), space.retract(point, xi)
 
     (left, middle, right), point, xi, gradient, product, moved = everything()
-    assert isinstance(coordinates(problem, point), Spheres)
+    assert isinstance(problem.model.coordinates(problem, point), OnSpheres)
     np.testing.assert_allclose(dot(gradient, xi), (right - left) / 2e-4, rtol=1e-7)
     curvature = (right - 2 * middle + left) / 1e-8
     np.testing.assert_allclose(dot(xi, product), curvature, rtol=1e-5)
@@ -73,7 +72,7 @@ CASES = [
 @pytest.mark.parametrize(("loss", "bias", "decay_b", "gamma", "regime"), CASES)
 def test_solves_reach_the_closed_form_and_are_certified(loss, bias, decay_b, gamma, regime):
     problem = normalized(ufm.losses.parse(loss), bias, decay_b, gamma)
-    exact = spheres.bce(gamma, K, float(bias_stiffness(problem.problem))) if loss == "bce" else spheres.ce(gamma, K)
+    exact = spheres.bce(gamma, K, float(bias_stiffness(problem))) if loss == "bce" else spheres.ce(gamma, K)
     solution = ufm.solve(problem)
     assert solution.status_name == "converged"
     assert float(solution.value) == pytest.approx(exact.value, rel=1e-11)
@@ -96,10 +95,10 @@ def test_naive_is_flat_over_all_classifiers_that_sum_to_zero():
     problem = normalized(Naive(), "none", gamma=3.0)
     exact = spheres.naive(3.0, K).value
     U = ufm.geometry.simplex_etf(K, D)
-    assert float(problem.objective(ufm.Params(U, U.T[:, problem.problem.labels]))) == pytest.approx(exact, abs=1e-12)
+    assert float(problem.objective(ufm.Params(U, U.T[:, problem.labels]))) == pytest.approx(exact, abs=1e-12)
     # Two pairs of opposite vectors: no ETF, and just as good.
     pairs = jnp.eye(2, D)[jnp.array([0, 0, 1, 1])] * jnp.array([1.0, -1.0, 1.0, -1.0])[:, None]
-    flat = ufm.Params(pairs, pairs.T[:, problem.problem.labels])
+    flat = ufm.Params(pairs, pairs.T[:, problem.labels])
     assert float(problem.objective(flat)) == pytest.approx(exact, abs=1e-12)
     assert abs(certify_normalized(problem, flat).gap) < 1e-12
 
@@ -144,7 +143,7 @@ def test_a_unified_bias_is_k_biases_with_a_kth_of_the_decay():
     point = one.init(jax.random.key(0), bias_mean=-1.0)
     spread = ufm.Params(point.W, point.H, jnp.full(K, point.b))
     assert float(one.objective(point)) == pytest.approx(float(many.objective(spread)), rel=1e-14)
-    assert float(bias_stiffness(one.problem)) == pytest.approx(float(bias_stiffness(many.problem)))
+    assert float(bias_stiffness(one)) == pytest.approx(float(bias_stiffness(many)))
 
 
 @pytest.mark.slow
@@ -199,27 +198,13 @@ def test_learned_bias_is_the_uniform_threshold():
     problem = normalized(BCE(), "per_class", 0.0, 4.0)
     solution = ufm.solve(problem)
     scores = 4.0 * solution.params.W @ solution.params.H
-    e = uniform.extremes(scores, problem.problem.labels)
+    e = uniform.extremes(scores, problem.labels)
     best = uniform.uniform_accuracy(e)
     threshold = -float(jnp.mean(solution.params.b))
     assert best.accuracy == 1.0
     assert best.low < threshold < best.high
     assert threshold == pytest.approx(spheres.corollary_1(-4.0 / (K - 1), 4.0, K), abs=1e-7)
     assert uniform.accuracy_at(e, threshold) == 1.0
-
-
-def test_family_and_refusals():
-    assert uniform_family("soft-d", 3, 4, 2) == Problem(3, 4, 2, CE())
-    member = uniform_family("bce-nu", 3, 4, 2, gamma=5.0)
-    assert (member.problem.bias, member.gamma, member.problem.loss) == ("unified", 5.0, BCE())
-    with pytest.raises(InputError, match="name = 'bce-nx'"):
-        uniform_family("bce-nx", 3, 4, 2)
-    with pytest.raises(InputError, match="gamma = -1"):
-        NormalizedProblem(Problem(3, 4, 2), -1.0)
-    with pytest.raises(InputError, match="newton for a normalised problem"):
-        ufm.solve(NormalizedProblem(Problem(3, 4, 2)), solver="lbfgs")
-    unit = normalize(ufm.Params(jnp.ones((2, 2)), jnp.ones((2, 3)), None))
-    np.testing.assert_allclose(jnp.linalg.norm(unit.H, axis=0), 1.0)
 
 
 @pytest.mark.parametrize("logit", [1e4, -1e4, 100.0])

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from ufm import bias as biases
 from ufm.metrics import Collapse, collapse, scores
-from ufm.problem import Problem
+from ufm.models import Linear
 from ufm.solvers import Solution, solve
-from ufm.spheres import NormalizedProblem
-from ufm.theory import Certificate, certify, certify_normalized
+from ufm.theory import Certificate, certify
 
 CERTIFIED = 1e-10
 """A gap below this, relative to ``max(1, f)``, certifies a global minimiser."""
@@ -65,11 +65,6 @@ def free_solve(problem: Any, *arguments: Any, **options: Any) -> Solution:
     return solve(problem, *arguments, eliminate=False, **options)
 
 
-def model_of(problem: Problem | NormalizedProblem) -> Problem:
-    """The problem itself, or the one inside a normalised problem: sizes, loss and bias."""
-    return problem.problem if isinstance(problem, NormalizedProblem) else problem
-
-
 class Evidence:
     """What is measured of one problem, each part computed when first asked for.
 
@@ -79,11 +74,6 @@ class Evidence:
     def __init__(self, problem: Any, seed: int = 0, starts: int = 1) -> None:
         self.problem, self.seed, self.starts = problem, seed, starts
 
-    @property
-    def model(self) -> Problem:
-        """See `model_of`."""
-        return model_of(self.problem)
-
     @functools.cached_property
     def solution(self) -> Solution:
         """Best solution of the starts."""
@@ -92,8 +82,7 @@ class Evidence:
     @functools.cached_property
     def certificate(self) -> Certificate:
         """Lower bound and gap of the solution."""
-        bound = certify_normalized if isinstance(self.problem, NormalizedProblem) else certify
-        return bound(self.problem, self.solution.params)
+        return certify(self.problem, self.solution.params)
 
     @property
     def value(self) -> float:
@@ -109,19 +98,17 @@ class Evidence:
     def collapse(self) -> Collapse:
         """Collapse metrics of the solution."""
         x = self.solution.params
-        return collapse(x.W, x.H, self.model.labels, x.b)
+        return collapse(x.W, x.H, self.problem.labels, x.b)
 
     @functools.cached_property
     def bias(self) -> np.ndarray:
         """Bias per class (K,); zeros without one."""
-        b = self.solution.params.b
-        return np.zeros(self.model.classes) if b is None else np.broadcast_to(b, (self.model.classes,))
+        return biases.per_class(self.solution.params.b, self.problem.classes)
 
     @functools.cached_property
     def scores(self) -> dict[str, dict[str, float]]:
-        """Unbiased scores ``w_j'h``: mean, min and max of positives and negatives; cosines in a normalised problem."""
-        x = self.solution.params
-        found = scores(x.W, x.H, self.model.labels)
+        """Unbiased scores, logits minus bias: mean, min and max of positives and negatives."""
+        found = scores(*self.problem.model.layers(self.solution.params), self.problem.labels)
         return {side: {k: float(v) for k, v in values.items()} for side, values in found.items()}
 
 
@@ -144,7 +131,7 @@ class Theorem:
         recorded: the verdict known for the theorem as a whole.
         draw: a random problem, inside the hypotheses or not (see `_draw.Family`).
         most: bound on the instances of a run, where one of them takes long.
-        about: what kind of problem: `ufm.Problem` or `ufm.NormalizedProblem`.
+        about: what kind of model.
     """
 
     id: str
@@ -158,11 +145,11 @@ class Theorem:
     recorded: Verdict = Verdict.HOLDS
     draw: Callable[[np.random.Generator], Any] | None = None
     most: int | None = None
-    about: type = Problem
+    about: type = Linear
 
     def applies(self, problem: Any) -> bool:
         """Whether ``problem`` satisfies the hypotheses."""
-        return isinstance(problem, self.about) and self.inside(problem)
+        return isinstance(problem.model, self.about) and self.inside(problem)
 
 
 @dataclass(frozen=True)
@@ -197,11 +184,6 @@ class Finding:
     recorded: Verdict | None
     reason: str = ""
     note: str = ""
-
-    @property
-    def model(self) -> Problem:
-        """See `model_of`."""
-        return model_of(self.problem)
 
     @property
     def worst(self) -> Quantity | None:

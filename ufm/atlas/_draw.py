@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ufm.losses import NAMED, Loss
+from ufm.losses import Loss
+from ufm.models import Spheres
 from ufm.problem import Decay, Problem
-from ufm.spheres import NormalizedProblem
 
 Shape = tuple[int, int, int | tuple[int, ...]]
 """Classes, dimension, samples per class."""
@@ -77,13 +77,13 @@ class Family:
 
 @dataclass(frozen=True)
 class SphereFamily(Family):
-    """Draws normalised problems: a `Family` for what is inside, and ``gamma`` for the range of its scale."""
+    """Draws problems on spheres: as a `Family`, with ``gamma`` for the range of their scale."""
 
     gamma: tuple[float, float] = (0.3, 6.0)
 
-    def __call__(self, rng: np.random.Generator) -> NormalizedProblem:  # type: ignore[override]
+    def __call__(self, rng: np.random.Generator) -> Problem:
         """One problem."""
-        return NormalizedProblem(super().__call__(rng), log_uniform(rng, *self.gamma))
+        return dataclasses.replace(super().__call__(rng), model=Spheres(log_uniform(rng, *self.gamma)))
 
 
 def structure_of(problem: Any) -> Any:
@@ -156,34 +156,3 @@ def _straddle(within: Any, beyond: Any, inside: Callable[[Any], bool]) -> tuple[
     step = BOUNDARY / furthest
     pair = between(max(low - step, 0.0)), between(min(high + step, 1.0))
     return pair if inside(pair[0]) and not inside(pair[1]) else None
-
-
-def to_spec(problem: Problem | NormalizedProblem) -> dict[str, Any]:
-    """A problem with a named loss as JSON, to the last digit; ``gamma`` marks a normalised one."""
-    if isinstance(problem, NormalizedProblem):
-        return {**to_spec(problem.problem), "gamma": float(problem.gamma)}
-    return {
-        "loss": problem.loss.name,
-        "hyper": {k: float(v) for k, v in problem.loss.hyper.items()},
-        "classes": problem.classes,
-        "dim": problem.dim,
-        "per_class": problem.per_class,
-        "decay": {k: float(v) for k, v in vars(problem.decay).items()},
-        "bias": problem.bias,
-        "features": problem.features,
-    }
-
-
-def from_spec(spec: dict[str, Any]) -> Problem | NormalizedProblem:
-    """The problem that `to_spec` wrote."""
-    counts = spec["per_class"]
-    problem = Problem(
-        classes=spec["classes"],
-        dim=spec["dim"],
-        per_class=tuple(counts) if isinstance(counts, list) else counts,
-        loss=NAMED[spec["loss"]](**spec["hyper"]),
-        decay=Decay(**spec["decay"]),
-        bias=spec["bias"],
-        features=spec["features"],
-    )
-    return NormalizedProblem(problem, float(spec["gamma"])) if "gamma" in spec else problem

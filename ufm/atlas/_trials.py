@@ -16,7 +16,8 @@ import numpy as np
 
 from ufm._base import InputError, require
 from ufm.atlas._core import Evidence, Finding, Theorem, Verdict, check
-from ufm.atlas._draw import Family, draw, from_spec, structure_of, to_spec
+from ufm.atlas._draw import Family, draw, structure_of
+from ufm.statement import from_data, to_data
 
 RETRIES = 6
 """Random starts of a second attempt, where the first solution was not certified."""
@@ -78,7 +79,7 @@ class Trial:
 
 
 def _size(finding: Finding) -> tuple[int, int, int, float]:
-    problem, worst = finding.model, finding.worst
+    problem, worst = finding.problem, finding.worst
     return problem.classes, problem.dim, problem.samples, -(worst.residual if worst else 0.0)
 
 
@@ -200,7 +201,7 @@ def save_counterexample(finding: Finding, folder: Path, seed: int) -> Path:
     path = folder / f"{finding.theorem.id.replace('/', '-')}.json"
     content = {
         "theorem": finding.theorem.id,
-        "problem": to_spec(finding.problem),
+        "problem": to_data(finding.problem),
         "seed": seed,
         "verdict": finding.verdict,
         "gap": finding.gap,
@@ -232,7 +233,7 @@ def rerun(path: str | Path, theorems: dict[str, Theorem]) -> Finding:
     """
     try:
         saved = json.loads(Path(path).read_text())
-        theorem, problem, seed = theorems[saved["theorem"]], from_spec(saved["problem"]), int(saved["seed"])
+        theorem, problem, seed = theorems[saved["theorem"]], from_data(saved["problem"]), int(saved["seed"])
         recorded = Verdict(saved["verdict"])
     except InputError:
         raise

@@ -30,8 +30,8 @@ from ufm.atlas import (
 from ufm.atlas._core import Case, Evidence, Finding, Report, Theorem, Verdict, check
 from ufm.atlas._trials import RETRIES, Trials, run_trials
 from ufm.losses import BCE, CE, MSE, Focal, LabelSmoothing
+from ufm.models import Spheres
 from ufm.problem import Decay, Problem
-from ufm.spheres import NormalizedProblem
 
 PAPERS: dict[str, tuple[Theorem, ...]] = {
     "zhu2021": zhu2021.THEOREMS,
@@ -71,7 +71,7 @@ def standard_suite() -> list[Case]:
 
     squares = dataclasses.replace(ten, loss=MSE(1.0, 1.0))
     pair = Problem(2, 3, 4, CE(), Decay(0.05, 0.02, 0.1))
-    normalized = NormalizedProblem(Problem(4, 6, 3, BCE(), Decay(b=0.5)), gamma=4.0)
+    normalized = Problem(4, 6, 3, BCE(), Decay(b=0.5), model=Spheres(4.0))
     return [
         Case(zhu2021.MINIMISER, ce, holds),
         Case(zhu2021.MINIMISER, dataclasses.replace(hundred, loss=CE()), holds),
@@ -143,7 +143,7 @@ def verify_random(
 
 
 def verify(
-    problem: Problem | NormalizedProblem | None = None,
+    problem: Problem | None = None,
     *,
     paper: str | None = None,
     theorem: str | None = None,

@@ -9,27 +9,27 @@ import numpy as np
 from ufm.atlas._core import Evidence, Quantity, Theorem, Verdict, quantity
 from ufm.atlas._draw import WIDE, SphereFamily
 from ufm.losses import BCE, CE
-from ufm.spheres import NormalizedProblem
+from ufm.models import Spheres
+from ufm.problem import Problem
 from ufm.theory import bias_stiffness
 from ufm.theory import spheres as theory
 from ufm.theory.spheres import Cosines
 
 
-def _balanced(normalized: NormalizedProblem, loss: type) -> bool:
-    problem = normalized.problem
+def _balanced(problem: Problem, loss: type) -> bool:
     return isinstance(problem.loss, loss) and problem.balanced and problem.dim >= problem.classes
 
 
-def collapsed(normalized: NormalizedProblem, evidence: Evidence, predicted: Cosines) -> list[Quantity]:
+def collapsed(problem: Problem, evidence: Evidence, predicted: Cosines) -> list[Quantity]:
     """Value, cosines and bias of a minimiser with class logits (p, q) = gamma cos + b, and its within-class spread."""
-    problem, gamma, cosines = normalized.problem, float(normalized.gamma), evidence.scores
+    gamma, scores = float(problem.model.gamma), evidence.scores
     W = np.asarray(evidence.solution.params.W)
     quantities = [
         quantity("minimum", predicted.value, evidence.value, 1e-9),
         quantity("norm of the mean of the w_k, squared", predicted.mean, float(np.sum(W.mean(axis=0) ** 2)), 1e-6),
     ]
     for side, logit in (("positive", predicted.p), ("negative", predicted.q)):
-        found = cosines[side]
+        found = {k: v / gamma for k, v in scores[side].items()}
         quantities.append(quantity(f"{side} cosine", (logit - predicted.bias) / gamma, found["mean"], 1e-6))
         quantities.append(quantity(f"spread of {side} cosines", 0.0, found["max"] - found["min"], 1e-6))
     if predicted.etf > 0:  # with one feature for all classes NC1 is 0/0
@@ -40,8 +40,8 @@ def collapsed(normalized: NormalizedProblem, evidence: Evidence, predicted: Cosi
     return quantities
 
 
-def _ce(normalized: NormalizedProblem, evidence: Evidence) -> Sequence[Quantity]:
-    return collapsed(normalized, evidence, theory.ce(float(normalized.gamma), normalized.problem.classes))
+def _ce(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+    return collapsed(problem, evidence, theory.ce(float(problem.model.gamma), problem.classes))
 
 
 NORMALISED_CE = Theorem(
@@ -50,25 +50,25 @@ NORMALISED_CE = Theorem(
     statement="Global minimisers of CE over unit norms collapse to a simplex ETF for every temperature.",
     formula="minimum log(1 + (K-1) exp(-K gamma/(K-1)))",
     hypotheses="normalised CE, balanced, d >= K, decayed bias or none",
-    inside=lambda p: _balanced(p, CE) and (p.problem.bias == "none" or float(p.problem.decay.b) > 0),
+    inside=lambda p: _balanced(p, CE) and (p.bias == "none" or float(p.decay.b) > 0),
     claim=_ce,
     draw=SphereFamily(lambda rng: CE(), WIDE, ("none", "per_class")),
-    about=NormalizedProblem,
+    about=Spheres,
 )
 
 
-def etf(normalized: NormalizedProblem) -> Cosines:
+def etf(problem: Problem) -> Cosines:
     """The simplex ETF, cosines 1 and -1/(K-1), with the bias that suits it best under normalised BCE."""
-    gamma, K, stiffness = float(normalized.gamma), normalized.problem.classes, float(bias_stiffness(normalized.problem))
+    gamma, K, stiffness = float(problem.model.gamma), problem.classes, float(bias_stiffness(problem))
     b = theory.optimal_bias(gamma, -gamma / (K - 1), K, stiffness)
     p, q = gamma + b, -gamma / (K - 1) + b
     cost = 0.0 if b == 0 else 0.5 * stiffness * b * b
     return Cosines(1.0, 0.0, b, p, q, float(np.logaddexp(0.0, -p) + (K - 1) * np.logaddexp(0.0, q) + cost))
 
 
-def _bce(normalized: NormalizedProblem, evidence: Evidence) -> Sequence[Quantity]:
-    stiffness = float(bias_stiffness(normalized.problem))
-    return collapsed(normalized, evidence, theory.bce(float(normalized.gamma), normalized.problem.classes, stiffness))
+def _bce(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+    stiffness = float(bias_stiffness(problem))
+    return collapsed(problem, evidence, theory.bce(float(problem.model.gamma), problem.classes, stiffness))
 
 
 NORMALISED_BCE = Theorem(
@@ -77,11 +77,11 @@ NORMALISED_BCE = Theorem(
     statement="Global minimisers of BCE over unit norms are a simplex ETF, the bias being the best one for it.",
     formula="cosines 1 and -1/(K-1), (K-1) sigma(q) - sigma(-p) + L b = 0",
     hypotheses="normalised BCE, balanced, d >= K, with bias",
-    inside=lambda p: _balanced(p, BCE) and p.problem.bias != "none",
+    inside=lambda p: _balanced(p, BCE) and p.bias != "none",
     claim=lambda p, e: collapsed(p, e, etf(p)),
     recorded=Verdict.REFUTED,
     draw=SphereFamily(lambda rng: BCE(), WIDE, ("per_class", "unified")),
-    about=NormalizedProblem,
+    about=Spheres,
 )
 NORMALISED_BCE_CORRECTED = Theorem(
     id="rediscovering/normalised-corrected",
@@ -92,7 +92,7 @@ NORMALISED_BCE_CORRECTED = Theorem(
     inside=lambda p: _balanced(p, BCE),
     claim=_bce,
     draw=SphereFamily(lambda rng: BCE(), WIDE, ("per_class", "unified", "none")),
-    about=NormalizedProblem,
+    about=Spheres,
 )
 NORMALISED_FREE_BIAS = Theorem(
     id="rediscovering/normalised-1",
@@ -100,10 +100,10 @@ NORMALISED_FREE_BIAS = Theorem(
     statement="With a free bias normalised BCE is minimised by the ETF, and the bias is the best unified threshold.",
     formula="e^-b = [(K-2) e^A + sqrt((K-2)^2 e^2A + 4 (K-1) e^(A+B))]/2, B = gamma, A = -gamma/(K-1)",
     hypotheses="normalised BCE, balanced, d >= K, bias without decay",
-    inside=lambda p: _balanced(p, BCE) and p.problem.bias != "none" and float(p.problem.decay.b) == 0,
+    inside=lambda p: _balanced(p, BCE) and p.bias != "none" and float(p.decay.b) == 0,
     claim=lambda p, e: collapsed(p, e, etf(p)),
     draw=SphereFamily(lambda rng: BCE(), WIDE, ("per_class", "unified"), decay_b=(0.0, 0.0)),
-    about=NormalizedProblem,
+    about=Spheres,
 )
 
 THEOREMS = (NORMALISED_CE,)

@@ -15,8 +15,10 @@ from typing import Any, Protocol, TypeVar
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 LOSSES = ("bce", "ce", "focal:gamma=", "ls:alpha=", "mse:kappa=", "logistic")
+MODELS = ("linear", "spheres:gamma=")
 SOLVERS = ("newton", "lbfgs", "lifted", "sgd:lr=", "adam:lr=", "adamw:lr=")
 """What a shell completes; written out, because JAX takes a second to load."""
 
@@ -54,6 +56,15 @@ PROBLEM_OPTIONS = [
         show_default=True,
         help="per_sample or per_class (exact, cost independent of n)",
     ),
+    click.option(
+        "--model",
+        default="linear",
+        shell_complete=completed(MODELS),
+        show_default=True,
+        help="linear, or spheres:gamma=8 (unit features and rows of W)",
+    ),
+    click.option("--weights", metavar="W_1,...,W_K", help="share of each class in the loss  [default: n_k/N]"),
+    click.option("--offset", metavar="X", help="constant added to the logits: a number, or K of them"),
     click.option(
         "--classifier", type=click.Path(exists=True, dir_okay=False), help="fixed classifier: a .npy file (K, d)"
     ),
@@ -129,31 +140,37 @@ def check_figure(path: str | Path, field: str = "figure") -> None:
 
 def problem_from(given: dict[str, Any]) -> Any:
     """Take the options of a problem out of ``given`` and build it."""
+    from ufm.statement import from_data
+
+    counts = _numbers("per_class", given.pop("per_class"), int, "a whole number")
+    path = given.pop("classifier")
+    data = {
+        "decay": {name: given.pop(f"decay_{name.lower()}") for name in ("W", "H", "b")},
+        "per_class": counts[0] if len(counts) == 1 else counts,
+        "classifier": None if path is None else _classifier(path),
+    }
+    for name in ("loss", "classes", "dim", "model"):
+        data[name] = given.pop(name)
+    for name in ("bias", "features"):
+        data[name] = given.pop(name).replace("-", "_")
+    for name in ("weights", "offset"):
+        text = given.pop(name)
+        values = None if text is None else _numbers(name, text, float, "a number")
+        data[name] = values[0] if name == "offset" and values is not None and len(values) == 1 else values
+    if data["classifier"] is not None and data["model"] == "linear":
+        del data["model"]
+    return from_data(data)
+
+
+def _classifier(path: str) -> Any:
     import numpy as np
 
-    import ufm
+    from ufm import InputError
 
-    take = given.pop
-    counts = _whole_numbers("per_class", take("per_class"))
-    loss = ufm.losses.parse(take("loss"))
-    decay = ufm.Decay(W=take("decay_w"), H=take("decay_h"), b=take("decay_b"))
-    path = take("classifier")
-    classifier = None
-    if path is not None:
-        try:
-            classifier = np.load(path, allow_pickle=False)
-        except ValueError as error:
-            raise ufm.InputError(f"classifier = {path!r}: must be a .npy file of numbers ({error})") from None
-    return ufm.Problem(
-        classes=take("classes"),
-        dim=take("dim"),
-        per_class=counts[0] if len(counts) == 1 else counts,
-        loss=loss,
-        decay=decay,
-        bias=take("bias").replace("-", "_"),
-        features=take("features").replace("-", "_"),
-        classifier=classifier,
-    )
+    try:
+        return np.load(path, allow_pickle=False)
+    except ValueError as error:
+        raise InputError(f"classifier = {path!r}: must be a .npy file of numbers ({error})") from None
 
 
 def solver_from(given: dict[str, Any]) -> Any:
@@ -180,30 +197,23 @@ def solutions(problem: Any, given: dict[str, Any]) -> list[Any]:
         )
 
 
-def _whole_numbers(field: str, text: str) -> tuple[int, ...]:
+def _numbers(field: str, text: str, kind: Callable[[str], T], what: str) -> list[T]:
     from ufm import InputError
 
     try:
-        return tuple(int(item) for item in text.split(","))
+        return [kind(item) for item in text.split(",")]
     except ValueError:
-        raise InputError(f"{field} = {text!r}: must be a whole number, or K of them separated by commas") from None
+        raise InputError(f"{field} = {text!r}: must be {what}, or K of them separated by commas") from None
 
 
 def problem_json(problem: Any) -> dict[str, Any]:
-    """A problem as JSON: the options that state it again; ``gamma`` if it is normalised."""
-    if hasattr(problem, "gamma"):
-        return {**problem_json(problem.problem), "gamma": float(problem.gamma)}
-    return {
-        "loss": str(problem.loss),
-        "classes": problem.classes,
-        "dim": problem.dim,
-        "per_class": problem.per_class,
-        "samples": problem.samples,
-        "decay": {"W": float(problem.decay.W), "H": float(problem.decay.H), "b": float(problem.decay.b)},
-        "bias": problem.bias,
-        "features": problem.features,
-        "classifier": "free" if problem.classifier is None else "fixed",
-    }
+    """A problem as JSON: the data that state it again (`ufm.statement`), its words and sizes."""
+    from ufm.statement import describe, stated, to_data
+
+    data = to_data(problem) if stated(problem) else {"loss": str(problem.loss), "model": str(problem.model)}
+    sizes = {name: getattr(problem, name) for name in ("classes", "dim", "per_class", "samples")}
+    classifier = "free" if problem.classifier is None else "fixed"
+    return {**data, **sizes, "classifier": classifier, "words": describe(problem)}
 
 
 def plain(value: Any) -> Any:

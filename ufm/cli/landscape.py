@@ -150,7 +150,7 @@ def draw(out: Path, problem: Any, exact: Any, rungs: Any, points: Any, solved: A
     matplotlib.use("Agg")
     from ufm import landscape, theory
     from ufm.plotting import landscape as pictures
-    from ufm.report.tables import problem_text
+    from ufm.statement import describe
 
     out.mkdir(parents=True, exist_ok=True)
     fits = (problem.columns + problem.classes) * problem.dim <= DRAW_LIMIT
@@ -178,7 +178,7 @@ def draw(out: Path, problem: Any, exact: Any, rungs: Any, points: Any, solved: A
             figures["plane.png"] = pictures.plane(slices, axes, name, end="minimiser")
     if run is not None:
         figures["descent.png"] = pictures.descent(run)
-    title = f"{problem_text(problem)}, decays of W, H, b"
+    title = describe(problem)
     for name, ax in figures.items():
         ax.set_title(title)
         ax.figure.savefig(out / name, dpi=150)
@@ -187,10 +187,7 @@ def draw(out: Path, problem: Any, exact: Any, rungs: Any, points: Any, solved: A
 
 def show(report: dict[str, Any]) -> None:
     """The report as tables."""
-    p = report["problem"]
-    click.echo(
-        f"{p['loss']}  K={p['classes']} d={p['dim']} n={p['per_class']}  bias {p['bias']}, features {p['features']}"
-    )
+    click.echo(report["problem"]["words"])
     for statement in report["known"]:
         click.echo(statement)
     click.echo()

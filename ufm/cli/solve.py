@@ -98,12 +98,7 @@ def solve_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 def show(report: dict[str, Any]) -> None:
     """The report as a table."""
-    p, closed, certificate = report["problem"], report["theory"], report["certificate"]
-    decay = p["decay"]
-    title = (
-        f"{p['loss']}  K={p['classes']} d={p['dim']} n={p['per_class']}"
-        f"  decay W={decay['W']:g} H={decay['H']:g} b={decay['b']:g}  bias {p['bias']}, features {p['features']}"
-    )
+    closed, certificate, title = report["theory"], report["certificate"], report["problem"]["words"]
 
     def number(x: Any, form: str = ".12g") -> str:
         return format(float(x), form)

@@ -135,7 +135,8 @@ def verify_random_command(
     """The run over random problems, its table and its files."""
     from ufm.atlas import save_counterexample, verify_random
     from ufm.report import write_trials
-    from ufm.report.tables import TRIAL_COLUMNS, problem_text, trial_rows
+    from ufm.report.tables import TRIAL_COLUMNS, trial_rows
+    from ufm.statement import describe
 
     with progress_bar("verify", "instance") as advance:
         found = verify_random(instances, paper=paper, theorem=theorem, seed=seed, quick=quick, progress=advance)
@@ -154,7 +155,7 @@ def verify_random_command(
         for trial in found.trials:
             shown = trial.counterexample or next((f for f in trial.findings if f.verdict == "inconclusive"), None)
             if shown is not None:
-                click.echo(f"{trial.theorem.id} {shown.verdict} on {problem_text(shown.problem)}: {shown.reason}")
+                click.echo(f"{trial.theorem.id} {shown.verdict} on {describe(shown.problem)}: {shown.reason}")
             if trial.theorem.id in saved:
                 click.echo(f"  again: ufm verify --rerun {saved[trial.theorem.id]}")
         click.echo(found.summary)
@@ -224,10 +225,11 @@ def report_json(report: Any) -> dict[str, Any]:
 
 def show(report: Any) -> None:
     """Table, the reasons of whatever does not simply hold, and the summary."""
-    from ufm.report.tables import COLUMNS, problem_text, rows
+    from ufm.report.tables import COLUMNS, rows
+    from ufm.statement import describe
 
     table("", [name.removeprefix("certified ") for name in COLUMNS], rows(report))  # a terminal is narrow
     for f in report.findings:
         if f.verdict == "inconclusive" or not f.as_recorded or (f.verdict == "refuted" and f.recorded is not None):
-            click.echo(f"{f.theorem.id} {f.verdict} on {problem_text(f.problem)}: {f.reason}")
+            click.echo(f"{f.theorem.id} {f.verdict} on {describe(f.problem)}: {f.reason}")
     click.echo(report.summary)

@@ -11,10 +11,10 @@ import numpy as np
 
 from ufm.atlas import Finding, Report, Trials, save_counterexample
 from ufm.atlas._core import CERTIFIED
-from ufm.losses import NAMED
 from ufm.report.notation import CHECKED, SYMBOLS, TRIED
 from ufm.report.page import Page
-from ufm.report.tables import COLUMNS, TRIAL_COLUMNS, problem_text, rows, trial_rows
+from ufm.report.tables import COLUMNS, TRIAL_COLUMNS, rows, trial_rows
+from ufm.statement import describe, stated
 
 
 def write(found: Report, folder: str | Path) -> Path:
@@ -90,19 +90,8 @@ def write_trials(found: Trials, saved: dict[str, str], folder: str | Path) -> Pa
 
 def _spec(finding: Finding, number: int, folder: Path, seed: int) -> str:
     """Save what `ufm verify --rerun` reads, and say how to call it in ``folder``."""
-    model = finding.model
-    if type(model.loss) is not NAMED.get(model.loss.name):
+    if not stated(finding.problem):
         return "(a loss of your own: state the problem in Python)"
-    if model.classifier is not None:
-        path = folder / "specs" / f"{number:02d}-classifier.npy"
-        path.parent.mkdir(exist_ok=True)
-        np.save(path, np.asarray(model.classifier))
-        counts = model.per_class if isinstance(model.per_class, tuple) else (model.per_class,)
-        given = {"theorem": finding.theorem.id, "loss": model.loss, "classes": model.classes, "dim": model.dim}
-        given |= {"per-class": ",".join(map(str, counts)), "bias": model.bias, "features": model.features}
-        given |= {f"decay-{k.lower()}": repr(float(v)) for k, v in vars(model.decay).items()}
-        given |= {"classifier": path.relative_to(folder), "seed": seed}
-        return "ufm verify " + " ".join(f"--{k} {shlex.quote(str(v))}" for k, v in given.items())
     path = save_counterexample(finding, folder / "specs", seed)
     path = path.rename(path.with_name(f"{number:02d}-{path.name}"))
     return f"ufm verify --rerun {path.relative_to(folder)}"
@@ -117,8 +106,8 @@ def _reads(finding: Finding, findings: Sequence[Finding]) -> bool:
         return True
     if finding.verdict != "holds":
         return False
-    name, problem = finding.theorem.id, problem_text(finding.problem)
-    refuted = [f.theorem.id for f in findings if f.verdict == "refuted" and problem_text(f.problem) == problem]
+    name, problem = finding.theorem.id, describe(finding.problem)
+    refuted = [f.theorem.id for f in findings if f.verdict == "refuted" and describe(f.problem) == problem]
     return any(name.startswith(other) or other.startswith(name) for other in refuted)
 
 
@@ -134,7 +123,7 @@ def _part(number: int, finding: Finding, again: str, lead: str = "", reads: bool
             if q.name == "minimum":
                 certificate += f"; value {q.measured:.12g}, lower bound {q.measured - f.gap:.12g}"
     facts = {
-        lead or "Problem": problem_text(f.problem) + (f"  [{f.note}]" if f.note else ""),
+        lead or "Problem": describe(f.problem) + (f"  [{f.note}]" if f.note else ""),
         "Claim": theorem.statement,
         "Formula": theorem.formula,
         "Hypotheses": theorem.hypotheses,

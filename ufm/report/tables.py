@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ufm.atlas import Report, Trials
+from ufm.statement import describe
 
 COLUMNS = [
     "theorem",
@@ -31,18 +31,6 @@ TRIAL_COLUMNS = [
 QUANTITIES = ["quantity", "predicted", "measured", "tolerance", "residual / tolerance"]
 
 
-def problem_text(problem: Any) -> str:
-    """A problem on one line."""
-    if hasattr(problem, "gamma"):
-        return f"normalised gamma={float(problem.gamma):g} {problem_text(problem.problem)}"
-    d = problem.decay
-    bias = {"per_class": "", "unified": ", unified b", "none": ", no b"}[problem.bias]
-    return (
-        f"{problem.loss} K={problem.classes} d={problem.dim} n={problem.per_class}"
-        f" ({float(d.W):g}, {float(d.H):g}, {float(d.b):g}){bias}"
-    )
-
-
 def rows(report: Report) -> list[list[str]]:
     """The findings as rows of `COLUMNS`: the headline, or the worst quantity where one disagrees."""
     found = []
@@ -53,7 +41,7 @@ def rows(report: Report) -> list[list[str]]:
             numbers = [headline.name, f"{headline.predicted:.10g}", f"{headline.measured:.10g}"]
         gap = "" if f.gap is None else f"{f.gap:.0e}"
         mark = "" if f.as_recorded else f"  (recorded: {f.recorded or f.theorem.recorded})"
-        found.append([f.theorem.id, f.theorem.source, problem_text(f.problem), *numbers, gap, f.verdict + mark])
+        found.append([f.theorem.id, f.theorem.source, describe(f.problem), *numbers, gap, f.verdict + mark])
     return found
 
 

@@ -9,7 +9,6 @@ from ufm.solvers.lbfgs import LBFGS
 from ufm.solvers.lifted import Lifted
 from ufm.solvers.newton import Newton
 from ufm.solvers.sharding import shard
-from ufm.solvers.spheres import Spheres
 
 __all__ = [
     "LBFGS",
@@ -17,7 +16,6 @@ __all__ = [
     "Lifted",
     "Newton",
     "Solution",
-    "Spheres",
     "Status",
     "best_of",
     "eliminates",

@@ -20,7 +20,6 @@ from ufm.solvers.gradient import Gradient
 from ufm.solvers.lbfgs import LBFGS
 from ufm.solvers.lifted import Lifted
 from ufm.solvers.newton import Newton
-from ufm.spheres import NormalizedProblem
 
 NAMED: dict[str, Callable[..., Any]] = {
     "newton": Newton,
@@ -62,7 +61,7 @@ def parse(text: str, **options: Any) -> Solver:
 
 
 def solve(
-    problem: Problem | NormalizedProblem,
+    problem: Problem,
     key: Array | int = 0,
     solver: Solver | str | None = None,
     init: Params | None = None,
@@ -129,7 +128,7 @@ def best_of(solutions: Sequence[Solution]) -> Solution:
 
 
 def multistart(
-    problem: Problem | NormalizedProblem,
+    problem: Problem,
     key: Array | int = 0,
     solver: Solver | str | None = None,
     init: Params | None = None,
@@ -150,10 +149,8 @@ def multistart(
     >>> [round(float(s.value), 6) for s in solutions]       # strict saddles only: every start ends at the minimum
     [0.213667, 0.213667, 0.213667]
     """
-    normalized = isinstance(problem, NormalizedProblem)
-    require(normalized or isinstance(problem, Problem), "problem", type(problem).__name__, "a ufm.Problem")
-    plain = problem.problem if isinstance(problem, NormalizedProblem) else problem
-    plain.loss.check(plain.classes)
+    require(isinstance(problem, Problem), "problem", type(problem).__name__, "a ufm.Problem")
+    problem.loss.check(problem.classes)
     require(isinstance(starts, (int, np.integer)) and starts >= 1, "starts", starts, "a whole number >= 1")
     require(np.isfinite(scale) and scale >= 0, "scale", scale, "a finite number >= 0")
     require(bool(np.isfinite(bias_mean)), "bias_mean", bias_mean, "a finite number")
@@ -162,7 +159,6 @@ def multistart(
         key = jax.random.key(int(key))
     dtype = _float_dtype(dtype)
     solver = resolve(solver, dtype)
-    require(not normalized or isinstance(solver, Newton), "solver", solver, "newton for a normalised problem")
     if init is not None:
         require(starts == 1, "starts", starts, "1 when an initial point is given")
         points = [_checked(problem, init, dtype)]
@@ -173,7 +169,7 @@ def multistart(
     return [_solve_one(solver, problem, point, progress, eliminate) for point in points]
 
 
-def eliminates(solver: Solver | str | None, problem: Problem | NormalizedProblem) -> bool:
+def eliminates(solver: Solver | str | None, problem: Problem) -> bool:
     """Whether `solve` minimises over the features exactly unless told not to.
 
     >>> import ufm
@@ -221,7 +217,7 @@ def _float_dtype(dtype: Any) -> Any:
     return dtype
 
 
-def _checked(problem: Problem | NormalizedProblem, init: Params, dtype: Any) -> Params:
+def _checked(problem: Problem, init: Params, dtype: Any) -> Params:
     expected = jax.eval_shape(lambda: problem.init(jax.random.key(0)))
     for field in ("W", "H", "b"):
         given, wanted = getattr(init, field), getattr(expected, field)
@@ -229,14 +225,13 @@ def _checked(problem: Problem | NormalizedProblem, init: Params, dtype: Any) -> 
         require((given is None) == absent, f"init.{field}", given, "None" if absent else f"an array {wanted.shape}")
         if not absent:
             require(np.shape(given) == wanted.shape, f"init.{field}.shape", np.shape(given), f"{wanted.shape}")
-    fixed = None if isinstance(problem, NormalizedProblem) else problem.classifier
-    W = init.W if fixed is None else fixed
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype), Params(W, init.H, init.b))
+    fixed = problem.classifier
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), Params(init.W if fixed is None else fixed, init.H, init.b))
 
 
 def _solve_one(
     solver: Solver,
-    problem: Problem | NormalizedProblem,
+    problem: Problem,
     params: Params,
     progress: Callable[[int, float], None] | None,
     eliminate: bool,

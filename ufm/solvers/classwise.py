@@ -21,14 +21,15 @@ import jax.numpy as jnp
 from jax import Array
 
 from ufm._base import matmul
+from ufm.models.linear import Linear, Scaled
 from ufm.problem import Params, Problem
-from ufm.solvers._core import Scaled, Solution, Solver, advance, with_tolerance
+from ufm.solvers._core import Solution, Solver, advance, with_tolerance
 
 
 def collapses(problem: Any) -> bool:
     """Whether features differ within classes at first and a convex loss makes them agree at every minimiser."""
     return (
-        isinstance(problem, Problem)
+        isinstance(problem.model, Linear)
         and problem.features == "per_sample"
         and problem.samples > problem.classes
         and problem.loss.convex
@@ -102,7 +103,7 @@ class Classwise:
         """``v -> inflation v + W^T C_k W v / (N decay_H)`` on features (d, N) that sum to zero in each class."""
         space, problem = self.space, self.space.problem
         plain = space.outward(Params(means.W, self.spread(means), means.b))
-        W = problem.classifier_of(plain)
+        W, _ = problem.model.layers(plain)
         logits = problem.logits(plain)
         _, curve = jax.linearize(jax.grad(lambda z: jnp.sum(problem.losses(z))), logits)
         factor = 1.0 / (problem.samples * space.scale.H**2)

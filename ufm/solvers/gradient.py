@@ -11,17 +11,16 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from ufm._base import pytree
+from ufm._base import norm, pytree
+from ufm.models.linear import Scaled
 from ufm.problem import Params, Problem
-from ufm.solvers._core import TOLERANCES, Scaled, Solution, Status, choose, norm, reached, residual
+from ufm.solvers._core import TOLERANCES, Solution, Status, choose, reached, require_products, residual
 
 
 def bias_and_scores(problem: Problem, params: Params) -> dict[str, Array]:
     """Default record: mean bias, and mean unbiased scores ``w'h`` of the true class and of the others."""
-    logits = problem.logits(params)
-    bias = jnp.zeros((problem.classes,), logits.dtype) if params.b is None else params.b
-    bias = jnp.broadcast_to(bias, (problem.classes,))
-    scores = logits - bias[:, None]
+    scores = problem.scores(params)
+    bias = jnp.zeros((), scores.dtype) if params.b is None else params.b
     positive = problem.weighted_sum(problem.true_class_of(scores)) / problem.samples
     total = problem.weighted_sum(jnp.sum(scores, axis=0)) / problem.samples
     negative = (total - positive) / (problem.classes - 1)
@@ -72,6 +71,7 @@ class Gradient:
 
     def start(self, problem: Problem, params: Params) -> GradientState:
         """State at ``params``, recorded as step 0."""
+        require_products(problem, "a gradient method")
         value, gradient = jax.value_and_grad(problem.objective)(params)
         finite = jnp.isfinite(value)
         trajectory = {}

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ufm._base import pytree
+from ufm._base import norm, pytree
+from ufm.models.linear import Scaled
 from ufm.problem import Params, Problem
-from ufm.solvers._core import TOLERANCES, Scaled, Solution, Status, choose, norm, reached, residual
+from ufm.solvers._core import TOLERANCES, Solution, Status, choose, reached, require_products, residual
 
 PATIENCE = 30
 """Steps without a smaller gradient before the solve counts as stalled in rounding."""
@@ -70,6 +71,7 @@ class LBFGS:
 
     def start(self, problem: Problem, params: Params) -> LBFGSState:
         """State before ``params`` is evaluated: optax stores an infinite value at first."""
+        require_products(problem, "lbfgs")
         point = Scaled.of(problem, params).inward(params)
         count = jnp.zeros((), jnp.int32)
         infinite = jnp.asarray(jnp.inf, params.H.dtype)

@@ -23,7 +23,7 @@ from jax import Array
 
 from ufm._base import pytree, require
 from ufm.problem import Params, Problem
-from ufm.solvers._core import Solution, Status, reached
+from ufm.solvers._core import Solution, Status, reached, require_products
 
 
 @pytree()
@@ -69,7 +69,7 @@ class Lifted:
 
     def start(self, problem: Problem, params: Params) -> LiftedState:
         """State at X = 0."""
-        require(problem.classifier is None, "classifier", "fixed", "None for the lifted solver")
+        require_products(problem, "lifted", free=True)
         require(bool(problem.loss.convex), "loss", problem.loss.name, "convex for the lifted solver")
         least = min(problem.classes, problem.columns)
         require(

@@ -23,19 +23,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ufm._base import pytree
+from ufm._base import axpy, dot, norm, pytree
+from ufm.models.linear import half_square
 from ufm.problem import Params, Problem
 from ufm.solvers import classwise
 from ufm.solvers._core import (
     TOLERANCES,
     Solution,
     Status,
-    axpy,
     choose,
-    coordinates,
-    dot,
-    half_square,
-    norm,
     reached,
     residual,
 )
@@ -84,7 +80,7 @@ class Newton:
 
     def start(self, problem: Problem, params: Params) -> NewtonState:
         """State before ``params`` is evaluated; the first iteration does that with a move of zero."""
-        space = coordinates(problem, params)
+        space = problem.model.coordinates(problem, params)
         point, dtype = space.inward(params), params.H.dtype
         return NewtonState(
             point=point,
@@ -100,7 +96,7 @@ class Newton:
 
     def step(self, problem: Problem, state: NewtonState) -> NewtonState:
         """One trust-region iteration."""
-        scaled = coordinates(problem, state.point).inflated(state.inflation)
+        scaled = problem.model.coordinates(problem, state.point).inflated(state.inflation)
         first = state.steps < 0
         # Beyond a tenth of the stopping rule, or the rounding of the gradient, lie only the noise and
         # the rotations that leave f unchanged; iterating there would follow them. A step that comes near
@@ -191,7 +187,7 @@ class Newton:
 
     def finish(self, problem: Problem, state: NewtonState) -> Solution:
         """The state in plain variables."""
-        scaled = coordinates(problem, state.point)
+        scaled = problem.model.coordinates(problem, state.point)
         running = state.status == Status.RUNNING
         value, gradient, gradient_norm = state.value, state.gradient, state.gradient_norm
         if self.anneal:  # a solve cut short still carries inflated decays, which are not the problem's

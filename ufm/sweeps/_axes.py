@@ -19,13 +19,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from ufm import losses
+from ufm import losses, models
 from ufm._base import InputError, nearest, require
 from ufm.problem import Problem
 from ufm.solvers import Gradient, Lifted, parse
 from ufm.solvers._solve import resolve
 
-STATIC = ("loss", "classes", "dim", "per_class", "bias", "features", "solver")
+STATIC = ("loss", "classes", "dim", "per_class", "bias", "features", "model", "solver")
 START = {"seed": 0, "scale": 1.0, "bias_mean": 0.0}
 """The random start and its defaults."""
 ALLOWED = {"seed": "a whole number in [0, 2^63)", "scale": "a finite number >= 0", "bias_mean": "a finite number"}
@@ -100,8 +100,9 @@ def with_leaves(problem: Problem, lane: Mapping[str, Any]) -> Problem:
 def with_static(problem: Problem, choices: Mapping[str, Any]) -> Problem:
     """``problem`` with static choices other than the solver; a loss may be named."""
     fields = {k: v for k, v in choices.items() if k != "solver"}
-    if isinstance(fields.get("loss"), str):
-        fields["loss"] = losses.parse(fields["loss"])
+    for name, room in (("loss", losses), ("model", models)):
+        if isinstance(fields.get(name), str):
+            fields[name] = room.parse(fields[name])
     if isinstance(fields.get("per_class"), list):
         fields["per_class"] = tuple(fields["per_class"])
     return dataclasses.replace(problem, **fields)
@@ -242,7 +243,7 @@ def _hardest_first(columns: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _coordinates(name: str, values: list) -> np.ndarray:
-    if name == "loss":
+    if name in ("loss", "model"):
         return np.array([v if isinstance(v, str) else str(v) for v in values])
     if name in STATIC:
         numbers = all(isinstance(v, (int, np.integer)) for v in values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,25 +175,3 @@ def at(problem: Problem, choice: Mapping[str, Any]) -> Problem:
             if part in leaves:
                 problem = with_leaf(problem, part, value)
     return problem
-
-
-def statement(problem: Problem, varied: Collection[str]) -> str:
-    """What the lanes of a sweep have in common, on one line; ``varied`` names what they have not.
-
-    >>> import ufm
-    >>> statement(ufm.Problem(3, 4, 5, ufm.losses.Focal()), ["decay.W,decay.H", "loss.gamma", "classes"])
-    'loss focal, d=4 n=5, bias per_class, features per_sample, decay b=0.0005'
-    """
-    names = {part for name in varied for part in name.split(",")}
-    loss = problem.loss.name if any(name.startswith("loss.") for name in names) else str(problem.loss)
-    sizes = {"classes": f"K={problem.classes}", "dim": f"d={problem.dim}", "per_class": f"n={problem.per_class}"}
-    decays = [f"{k}={float(v):g}" for k, v in vars(problem.decay).items() if f"decay.{k}" not in names]
-    words = [
-        "" if "loss" in names else f"loss {loss}",
-        " ".join(text for name, text in sizes.items() if name not in names),
-        "" if "bias" in names else f"bias {problem.bias}",
-        "" if "features" in names else f"features {problem.features}",
-        "" if problem.classifier is None else "classifier fixed",
-        f"decay {' '.join(decays)}" if decays else "",
-    ]
-    return ", ".join(word for word in words if word)

@@ -24,7 +24,6 @@ seed = {range = [0, 8]}
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.resources
 import tomllib
 from collections.abc import Mapping
@@ -33,9 +32,8 @@ from typing import Any
 
 import numpy as np
 
-from ufm import losses
 from ufm._base import InputError, nearest, require
-from ufm.problem import Decay, Problem
+from ufm.statement import from_data, known_keys
 from ufm.sweeps._axes import START
 
 SECTIONS = ("title", "problem", "solver", "start", "axes", "lanes", "dtype")
@@ -82,12 +80,12 @@ def read_spec(source: str | Path) -> dict[str, Any]:
 
 
 def _arguments(table: dict[str, Any]) -> dict[str, Any]:
-    _known(table, SECTIONS, "key")
+    known_keys(table, SECTIONS, "key")
     require(("axes" in table) != ("lanes" in table), "axes", sorted(table), "one of [axes] and [[lanes]]")
     solver = dict(table.get("solver", {}))
-    _known(solver, SOLVER, "key of [solver]")
+    known_keys(solver, SOLVER, "key of [solver]")
     start = dict(table.get("start", {}))
-    _known(start, START, "key of [start]")
+    known_keys(start, START, "key of [start]")
     axes: Any = table.get("lanes")
     if axes is None:
         require(isinstance(table["axes"], Mapping), "axes", table["axes"], "a table: [axes]")
@@ -102,7 +100,7 @@ def _arguments(table: dict[str, Any]) -> dict[str, Any]:
     for name in record or ():
         require(name in RECORDED, "record", name, nearest(str(name), RECORDED))
     return {
-        "problem": read_problem(table.get("problem", {})),
+        "problem": from_data(table.get("problem", {})),
         "axes": axes,
         "solver": solver.get("name"),
         "options": {k: v for k, v in solver.items() if k in ("tol", "max_steps", "record_every")},
@@ -110,37 +108,6 @@ def _arguments(table: dict[str, Any]) -> dict[str, Any]:
         "title": table.get("title", ""),
         "keep": record,
         **start,
-    }
-
-
-def read_problem(table: Mapping[str, Any]) -> Problem:
-    """The problem that a table states."""
-    known = [f.name for f in dataclasses.fields(Problem) if f.name != "classifier"]
-    _known(table, known, "key of [problem]")
-    fields = dict(table)
-    if "loss" in fields:
-        require(isinstance(fields["loss"], str), "loss", fields["loss"], "a name such as 'bce' or 'focal:gamma=2'")
-        fields["loss"] = losses.parse(fields["loss"])
-    if "decay" in fields:
-        require(isinstance(fields["decay"], Mapping), "decay", fields["decay"], "a table of W, H and b")
-        _known(fields["decay"], ("W", "H", "b"), "decay")
-        fields["decay"] = Decay(**fields["decay"])
-    return Problem(**fields)
-
-
-def problem_table(problem: Problem) -> dict[str, Any] | None:
-    """The table that states ``problem``, exactly; None for a user's own loss or a fixed classifier."""
-    if problem.loss.name not in losses.NAMED or problem.classifier is not None:
-        return None
-    hyper = ",".join(f"{k}={float(v)!r}" for k, v in problem.loss.hyper.items())
-    return {
-        "loss": f"{problem.loss.name}:{hyper}" if hyper else problem.loss.name,
-        "classes": problem.classes,
-        "dim": problem.dim,
-        "per_class": problem.per_class,
-        "decay": {k: float(getattr(problem.decay, k)) for k in "WHb"},
-        "bias": problem.bias,
-        "features": problem.features,
     }
 
 
@@ -161,9 +128,3 @@ def _values(name: str, given: Any) -> Any:
         raise InputError(
             f"axis {name} = {dict(given)!r}: must be [first, last, points], or [start, stop] ({error})"
         ) from None
-
-
-def _known(table: Any, known: Any, what: str) -> None:
-    require(isinstance(table, Mapping), what, table, "a table")
-    for key in table:
-        require(key in known, what, key, nearest(str(key), known))

@@ -14,10 +14,10 @@ from ufm._base import InputError, nearest, require
 from ufm.problem import Problem
 from ufm.solvers import Status
 from ufm.solvers._solve import _float_dtype
+from ufm.statement import describe, from_data, stated, to_data
 from ufm.sweeps._axes import Plan, bare_repr, plan
 from ufm.sweeps._engine import Engine, Task
-from ufm.sweeps._result import Sweep, statement
-from ufm.sweeps._spec import problem_table, read_problem
+from ufm.sweeps._result import Sweep
 from ufm.sweeps._store import Store, chunk_name, provenance
 
 OPTIONS = ("tol", "max_steps", "record_every")
@@ -102,8 +102,8 @@ def sweep(
         manifest = {
             "title": title,
             "fingerprint": layout.fingerprint,
-            "problem": problem_table(problem),
-            "statement": statement(problem, layout.coords),
+            "problem": to_data(problem) if stated(problem) else None,
+            "statement": describe(problem, list(layout.coords)),
             "solver": None if solver is None else solver if isinstance(solver, str) else bare_repr(solver),
             "options": dict(options or {}),
             "start": start,
@@ -144,7 +144,7 @@ def load(directory: str | os.PathLike[str]) -> Sweep:
     manifest = store.manifest()
     coords = store.read_arrays("axes.npz")
     require(coords is not None, "axes.npz", str(directory), "undamaged; sweep again with --resume to mend it")
-    problem = None if manifest["problem"] is None else read_problem(manifest["problem"])
+    problem = None if manifest["problem"] is None else from_data(manifest["problem"])
     chunks = []
     for number in range(manifest["chunks"]):
         arrays = store.read_arrays(chunk_name(number))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ufm.theory import closed_forms, fixed_classifier, spheres
-from ufm.theory.certificate import Certificate, certify
+from ufm.theory.certificate import Certificate, certify, certify_normalized
 from ufm.theory.collapsed import collapsed_spectrum
 from ufm.theory.eigenvalues import Spectrum
 from ufm.theory.minimizer import Minimizer, NoClosedForm, minimizer, predict
@@ -11,7 +11,6 @@ from ufm.theory.nearest import Nearest, Observed, nearest
 from ufm.theory.reduction import Reduction, Regime, bias_stiffness, collapse_strength, reduce
 from ufm.theory.saddles import Rung, coarse_ce, ladder, merged
 from ufm.theory.spectrum import hessian_spectrum
-from ufm.theory.sphere_certificate import certify_normalized
 
 __all__ = [
     "Certificate",

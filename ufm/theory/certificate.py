@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ufm._base import in_float64, is_traced, matmul, pytree
+from ufm._base import in_float64, is_traced, pytree
 from ufm.problem import Params, Problem
 
 POLISH = 8
@@ -80,6 +80,7 @@ def certify(problem: Problem, params: Params) -> Certificate:
 
 
 def _certify(problem: Problem, params: Params, *, polish: bool) -> Certificate:
+    params = problem.model.onto(params)  # norms that are one in float32 are not in float64
     value = problem.objective(params)
     point = polish_bias(problem, params) if polish and params.b is not None else params
     bound, scale, rounding = _dual_bound(problem, point, undecayed=polish)
@@ -88,31 +89,25 @@ def _certify(problem: Problem, params: Params, *, polish: bool) -> Certificate:
 
 def _dual_bound(problem: Problem, params: Params, *, undecayed: bool) -> tuple[Array, Array, Array]:
     logits = problem.logits(params)
-    labels, N = jnp.asarray(problem.labels), problem.samples
+    labels = jnp.asarray(problem.labels)
     dtype = logits.dtype
     eps = jnp.finfo(dtype).eps
-    weights = jnp.broadcast_to(jnp.asarray(problem.multiplicity, dtype), (problem.columns,))
     U = jax.vmap(jax.grad(problem.loss), (1, 0), 1)(logits, labels)
 
+    shares = jnp.asarray(problem.shares, dtype)
     scale = jnp.min(jax.vmap(problem.loss.feasible_scale, (1, 0))(U, labels))
-    fixed_part = jnp.zeros((), dtype)
-    if problem.classifier is None:
-        allowed = jnp.sqrt(jnp.asarray(problem.decay.W * problem.decay.H, dtype)) * N
-        scale = jnp.minimum(scale, allowed / _operator_norm(U * jnp.sqrt(weights)[None, :]))
-    else:
-        W = jnp.asarray(problem.classifier, dtype)
-        reach = jnp.sum(matmul(W.T, scale * U) ** 2, axis=0) / (2.0 * problem.decay.H * N**2)
-        fixed_part = 0.5 * problem.decay.W * jnp.sum(W**2) - jnp.sum(weights * reach)
-
+    scale = jnp.minimum(scale, problem.model.dual_scale(problem, scale * U * shares[None, :]) * scale)
+    V = scale * U * shares[None, :]
+    model_part, size = problem.model.conjugate(problem, V, params)
     conjugates = jax.vmap(problem.loss.conjugate_along, (1, 0, None))(logits, labels, scale)
-    conjugate = jnp.sum(weights * conjugates) / N
-    resultant = matmul(scale * U, weights[:, None])[:, 0] / N
+    conjugate = jnp.sum(shares * conjugates)
+    resultant = jnp.sum(V, axis=1)
     pairing = jnp.sum(jnp.abs(logits * U), axis=0)
-    magnitude = jnp.sum(weights * (jnp.abs(conjugates) + pairing)) / N + jnp.abs(fixed_part)
+    magnitude = jnp.sum(shares * (jnp.abs(conjugates) + pairing)) + size
     bias_part = slack = jnp.zeros((), dtype)
     if params.b is not None:
         bias_part, slack = _bias_part(problem, params.b, logits, U, resultant, undecayed)
-    bound = fixed_part - conjugate - bias_part
+    bound = -conjugate - model_part - bias_part
     finite = jnp.isfinite(bound)
     return (
         jnp.where(finite, bound, -jnp.inf),
@@ -135,7 +130,7 @@ def _bias_part(
     double = 2.0 * jnp.where(decay > 0, decay, 1.0)
     cost = jnp.where(decay > 0, force / double, jnp.inf)
     eps = jnp.finfo(dtype).eps
-    noise = eps * _terms(problem) * problem.weighted_sum(jnp.sum(jnp.abs(U), axis=0)) / problem.samples
+    noise = eps * _terms(problem) * jnp.sum(jnp.abs(U) * jnp.asarray(problem.shares, dtype)[None, :])
     slack = jnp.where(decay > 0, (noise * (2.0 * jnp.sqrt(force) + noise) + eps * force) / double, 0.0)
     if not undecayed:
         return cost, slack
@@ -144,7 +139,7 @@ def _bias_part(
     _, curved = jax.vmap(lambda z, k: jax.jvp(lambda x: jax.grad(problem.loss)(x, k), (z,), (jnp.abs(z),)), (1, 0), 1)(
         logits, labels
     )
-    noise += eps * _terms(problem) * problem.weighted_sum(jnp.sum(jnp.abs(curved), axis=0)) / problem.samples
+    noise += eps * _terms(problem) * jnp.sum(jnp.abs(curved) * jnp.asarray(problem.shares, dtype)[None, :])
     balanced = jnp.sqrt(force) <= noise
     return jnp.where(balanced, 0.0, cost), jnp.where(balanced, noise * (1.0 + jnp.max(jnp.abs(b))), slack)
 
@@ -152,13 +147,6 @@ def _bias_part(
 def _terms(problem: Problem) -> float:
     """Units of rounding in sums over classes and columns, and in the operator norm."""
     return 16.0 + float(np.sqrt(problem.classes + problem.columns))
-
-
-def _operator_norm(A: Array) -> Array:
-    """Largest singular value, from the smaller Gram matrix: accurate to rounding for the largest one."""
-    rows, columns = A.shape
-    gram = matmul(A, A.T) if rows <= columns else matmul(A.T, A)
-    return jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(gram)[-1], jnp.finfo(A.dtype).tiny))
 
 
 def polish_bias(problem: Problem, params: Params) -> Params:
@@ -198,3 +186,5 @@ def polish_bias(problem: Problem, params: Params) -> Params:
 
 
 _certify_in_float64 = in_float64(_certify, static=("polish",))
+certify_normalized = certify
+"""The older name for a problem on spheres: one function serves all models."""

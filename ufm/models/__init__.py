@@ -1,0 +1,28 @@
+"""Models of the features: how a point becomes logits, what it costs, and what is known of that cost."""
+
+from __future__ import annotations
+
+from ufm._base import read_call
+from ufm.models._base import Coordinates, Model, NoBound, Params
+from ufm.models.fixed import FixedClassifier
+from ufm.models.linear import Linear
+from ufm.models.spheres import Spheres
+
+__all__ = ["Coordinates", "FixedClassifier", "Linear", "Model", "NoBound", "Params", "Spheres", "parse"]
+
+NAMED: dict[str, type[Model]] = {model.name: model for model in (Linear, Spheres)}
+"""The models that a command line or a spec can name."""
+
+
+def parse(text: str) -> Model:
+    """Read ``name`` or ``name:key=value,...``, as written on the command line.
+
+    >>> parse("spheres:gamma=2")
+    Spheres(gamma=2.0)
+
+    Raises:
+        InputError: naming the unknown model or hyper-parameter and those that are known.
+    """
+    known = {name: model.__dataclass_fields__ for name, model in NAMED.items()}  # type: ignore[attr-defined]
+    name, hyper = read_call(text, "model", known)
+    return NAMED[name](**hyper)

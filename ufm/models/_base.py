@@ -1,0 +1,140 @@
+"""What a model of the features is: points, logits, penalty, coordinates, and what duality and theory know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import jax
+from jax import Array
+
+from ufm._base import InputError, pytree
+
+if TYPE_CHECKING:
+    from ufm.problem import Problem
+
+
+@pytree()
+@dataclass(frozen=True)
+class Params:
+    """A point: classifier ``W`` (K, d), features ``H`` (d, columns) and bias ``b``.
+
+    ``b`` has shape (K,) for a bias per class, () for a unified one, and is None without a bias.
+    """
+
+    W: Any
+    H: Any
+    b: Any = None
+
+
+class Coordinates(Protocol):
+    """Variables that a solver works in: scaled ones, or those of a manifold. Points and moves are `Params`."""
+
+    @property
+    def problem(self) -> Any:
+        """The problem whose objective this is."""
+        ...
+
+    def inward(self, params: Params) -> Params:
+        """Plain to solver's variables."""
+        ...
+
+    def outward(self, point: Params) -> Params:
+        """Solver's to plain variables (a point, not a gradient)."""
+        ...
+
+    def value_and_gradient(self, point: Params) -> tuple[Array, Params]:
+        """The objective and its gradient in these variables."""
+        ...
+
+    def hessian(self, point: Params) -> Callable[[Params], Params]:
+        """The Hessian there, as a map of moves."""
+        ...
+
+    def retract(self, point: Params, move: Params) -> Params:
+        """The point a ``move`` away."""
+        ...
+
+    def plain_norm(self, gradient: Params) -> Array:
+        """Norm of the plain gradient, given the gradient in these variables."""
+        ...
+
+    def inflated(self, factor: Array) -> Any:
+        """The same with the decays of W and H times ``factor``; itself where norms are fixed."""
+        ...
+
+    def first_inflation(self) -> Array:
+        """Factor on the decays with which a solve from far away begins, at least 1."""
+        ...
+
+
+class NoBound(InputError):  # noqa: N818 - a verdict, not a mishap
+    """No lower bound on the minimum is known for the model: a verdict that needs one is inconclusive."""
+
+
+class Model:
+    """How a point becomes logits, ``Z = C F + b``, and what it costs, ``R``; a small frozen pytree.
+
+    A model must have `layers`, `penalty` and `coordinates`. What it lacks of the rest is said: `conjugate` raises
+    `NoBound`, and certificates pass that on.
+
+    Notation: m_i is how many samples column i of H stands for, V (K, columns) a dual matrix, and
+
+        R(X) = inf {penalty(params) : logits without bias = X},      R*(V) = sup_X <V, X> - R(X).
+    """
+
+    name: ClassVar[str]
+    multiplicative: ClassVar[bool] = False
+    """Whether points are products ``W H`` of free factors, so that what is known of those holds:
+    balance, strict saddles with an unused direction, class-level Hessians."""
+
+    def layers(self, params: Params) -> tuple[Array, Array]:
+        """Classifier C (K, d) and features F (d, columns) of a point: the logits without bias are ``C F``."""
+        raise NotImplementedError
+
+    def penalty(self, problem: Problem, params: Params) -> Array:
+        """R at a point: what the decays of W and H cost, columns of H counted by multiplicity; a scalar."""
+        raise NotImplementedError
+
+    def coordinates(self, problem: Problem, params: Params) -> Coordinates:
+        """Variables for a solver at points shaped like ``params``."""
+        raise NotImplementedError
+
+    def onto(self, params: Params) -> Params:
+        """The point of the model that is nearest to any ``params`` of its shapes; itself where all are allowed."""
+        return params
+
+    def check(self, problem: Problem) -> None:
+        """Raise `InputError` where the model does not fit the sizes of ``problem``."""
+
+    def hessian(self, problem: Problem, params: Params) -> Callable[[Params], Params]:
+        """``direction -> Hessian direction`` of the objective in plain variables, by autodiff unless overridden."""
+        return lambda direction: jax.jvp(jax.grad(problem.objective), (params,), (direction,))[1]
+
+    # Duality ---------------------------------------------------------------------------------
+
+    def dual_scale(self, problem: Problem, V: Array) -> Array:
+        """Largest ``s <= 1`` with ``R*(-s V)`` finite."""
+        raise NoBound(f"model = {self}: no lower bound is known")
+
+    def conjugate(self, problem: Problem, V: Array, params: Params) -> tuple[Array, Array]:
+        """``R*(-V)`` or an upper bound, tight at a minimizer ``params``; and the size that its rounding goes by."""
+        raise NoBound(f"model = {self}: no lower bound is known")
+
+    decays: ClassVar[tuple[str, ...]] = ("W", "H")
+    """Decays that the penalty uses, beside that of the bias."""
+
+    @property
+    def words(self) -> str:
+        """The model in a line of words about a problem."""
+        return str(self)
+
+    @property
+    def hyper(self) -> dict[str, Any]:
+        """The hyper-parameters by name, as the command line takes them."""
+        return {}
+
+    def __str__(self) -> str:
+        values = ",".join(f"{k}={v}" if isinstance(v, str) else f"{k}={float(v):g}" for k, v in self.hyper.items())
+        return f"{self.name}:{values}" if values else self.name
