@@ -107,7 +107,10 @@ def _dual_bound(problem: Problem, params: Params, *, undecayed: bool) -> tuple[A
     bias_part = slack = jnp.zeros((), dtype)
     if params.b is not None:
         bias_part, slack = _bias_part(problem, params.b, logits, U, resultant, undecayed)
-    bound = -conjugate - model_part - bias_part
+    offset = jnp.zeros((), dtype) if problem.offset is None else jnp.asarray(problem.offset, dtype)
+    constant = jnp.sum(resultant * offset)  # loss(x + b + offset) >= <u, x + b> + <u, offset> - l*(u)
+    magnitude += jnp.sum(jnp.abs(resultant * offset))
+    bound = constant - conjugate - model_part - bias_part
     finite = jnp.isfinite(bound)
     return (
         jnp.where(finite, bound, -jnp.inf),
