@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ufm import atlas, geometry, landscape, losses, metrics, models, solvers, sweeps, theory
+    from ufm import atlas, geometry, landscape, losses, metrics, models, solvers, statement, sweeps, theory
     from ufm._base import InputError
     from ufm.atlas import verify
     from ufm.measurement import Measurement, measure
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_ROOMS = ("atlas", "geometry", "landscape", "losses", "metrics", "models", "plotting", "solvers", "sweeps", "theory")
+_ROOMS = ("atlas", "geometry", "landscape", "losses", "metrics", "models", "plotting", "solvers", "statement", "sweeps", "theory")
 _HOMES = {
     "Decay": "problem",
     "InputError": "_base",
@@ -59,6 +59,7 @@ __all__ = [
     "models",
     "solve",
     "solvers",
+    "statement",
     "sweep",
     "sweeps",
     "theory",

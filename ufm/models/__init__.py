@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from ufm._base import read_call
-from ufm.models._base import Coordinates, Model, NoBound, Params
+from ufm._base import pytree, read_call
+from ufm.models._base import Coordinates, Model, NoBound
+from ufm.models._params import Params
+from ufm.models._scaled import Scaled
 from ufm.models.fixed import FixedClassifier
 from ufm.models.linear import Linear
 from ufm.models.spheres import Spheres
 
-__all__ = ["Coordinates", "FixedClassifier", "Linear", "Model", "NoBound", "Params", "Spheres", "parse"]
+__all__ = ["Coordinates", "FixedClassifier", "Linear", "Model", "NoBound", "Params", "Scaled", "Spheres", "parse", "pytree"]
 
 NAMED: dict[str, type[Model]] = {model.name: model for model in (Linear, Spheres)}
 """The models that a command line or a spec can name."""

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import jax
 from jax import Array
 
-from ufm._base import InputError, pytree
+from ufm._base import InputError
+from ufm.models._params import Params
+from ufm.models._scaled import Scaled
 
 if TYPE_CHECKING:
     from ufm.problem import Problem
-
-
-@pytree()
-@dataclass(frozen=True)
-class Params:
-    """A point: classifier ``W`` (K, d), features ``H`` (d, columns) and bias ``b``.
-
-    ``b`` has shape (K,) for a bias per class, () for a unified one, and is None without a bias.
-    """
-
-    W: Any
-    H: Any
-    b: Any = None
 
 
 class Coordinates(Protocol):
@@ -76,8 +64,8 @@ class NoBound(InputError):  # noqa: N818 - a verdict, not a mishap
 class Model:
     """How a point becomes logits, ``Z = C F + b``, and what it costs, ``R``; a small frozen pytree.
 
-    A model must have `layers`, `penalty` and `coordinates`. What it lacks of the rest is said: `conjugate` raises
-    `NoBound`, and certificates pass that on.
+    A model must have `layers` and `penalty`; constraints need `onto` and `coordinates`. A model without `dual_scale`
+    and `conjugate` has no certificate, and what needs one is inconclusive.
 
     Notation: m_i is how many samples column i of H stands for, V (K, columns) a dual matrix, and
 
@@ -86,8 +74,9 @@ class Model:
 
     name: ClassVar[str]
     multiplicative: ClassVar[bool] = False
-    """Whether points are products ``W H`` of free factors, so that what is known of those holds:
-    balance, strict saddles with an unused direction, class-level Hessians."""
+    """Whether logits are products ``W H`` of free factors with quadratic decays, of which the theorems speak."""
+    collapses: ClassVar[bool] = False
+    """Whether the best features at fixed (W, b) are unique per class where the loss is convex."""
 
     def layers(self, params: Params) -> tuple[Array, Array]:
         """Classifier C (K, d) and features F (d, columns) of a point: the logits without bias are ``C F``."""
@@ -98,8 +87,8 @@ class Model:
         raise NotImplementedError
 
     def coordinates(self, problem: Problem, params: Params) -> Coordinates:
-        """Variables for a solver at points shaped like ``params``."""
-        raise NotImplementedError
+        """Variables for a solver at points shaped like ``params``: scaled ones unless there are constraints."""
+        return Scaled.of(problem, params)
 
     def onto(self, params: Params) -> Params:
         """The point of the model that is nearest to any ``params`` of its shapes; itself where all are allowed."""

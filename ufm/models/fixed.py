@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from ufm._base import is_traced, matmul, pytree, require
-from ufm.models._base import Params
+from ufm.models._params import Params
 from ufm.models.linear import Linear
 
 if TYPE_CHECKING:

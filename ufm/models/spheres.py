@@ -30,7 +30,8 @@ import numpy as np
 from jax import Array
 
 from ufm._base import axpy, matmul, norm, pytree, require_range
-from ufm.models._base import Model, Params
+from ufm.models._base import Model
+from ufm.models._params import Params
 
 if TYPE_CHECKING:
     from ufm.problem import Problem

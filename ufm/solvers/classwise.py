@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ufm._base import matmul
-from ufm.models.linear import Linear, Scaled
+from ufm.models._scaled import Scaled
 from ufm.problem import Params, Problem
 from ufm.solvers._core import Solution, Solver, advance, with_tolerance
 
@@ -29,7 +29,7 @@ from ufm.solvers._core import Solution, Solver, advance, with_tolerance
 def collapses(problem: Any) -> bool:
     """Whether features differ within classes at first and a convex loss makes them agree at every minimiser."""
     return (
-        isinstance(problem.model, Linear)
+        problem.model.collapses
         and problem.features == "per_sample"
         and problem.samples > problem.classes
         and problem.loss.convex
