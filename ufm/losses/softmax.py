@@ -134,17 +134,22 @@ class Focal(Loss):
 
     def conjugate(self, u: Array, label: Array | int) -> Array:
         """See the class: an entropy plus a one-dimensional supremum."""
+        return self.conjugate_and_log_odds(u, label)[0]
+
+    def conjugate_and_log_odds(self, u: Array, label: Array | int) -> tuple[Array, Array]:
+        """The conjugate, and the log-odds against the true class where the supremum is taken."""
         others = jnp.where(true_class(u, label), 0.0, u)
         a = jnp.sum(others)
         violation = jnp.maximum(jnp.maximum(jnp.abs(jnp.sum(u)), -jnp.min(others)), a - 1.0)
         mixing = jnp.sum(xlogx(others)) - xlogx(a)
-        return on_domain(mixing + self._envelope_conjugate(jnp.clip(a, 0.0, 1.0)), violation, u.shape[0])
+        envelope, y = self._envelope_conjugate(jnp.clip(a, 0.0, 1.0))
+        return on_domain(mixing + envelope, violation, u.shape[0]), y
 
     def feasible_scale(self, u: Array, label: Array | int) -> Array:
         """``1/a`` where the slope ``a = -u_k`` of F exceeds 1: such points lie above the convex envelope."""
         return 1.0 / jnp.maximum(1.0, -jnp.sum(jnp.where(true_class(u, label), u, 0.0)))
 
-    def _envelope_conjugate(self, a: Array) -> Array:
+    def _envelope_conjugate(self, a: Array) -> tuple[Array, Array]:
         # F' rises from 0 through its first crossing of a <= 1 and never returns below 1 after it has
         # passed 1, so bisection on the sign of F' - a finds the only maximiser of a y - F(y).
         slope = jax.grad(self.of_log_odds)
@@ -158,7 +163,7 @@ class Focal(Loss):
 
         low, high = jax.lax.fori_loop(0, 64, halve, (low, high))
         y = jax.lax.stop_gradient(0.5 * (low + high))
-        return a * y - self.of_log_odds(y)
+        return a * y - self.of_log_odds(y), y
 
     def at(self, p: Any, q: Any, classes: Any) -> Array:
         return self.of_log_odds(jnp.log(classes - 1.0) + q - p)

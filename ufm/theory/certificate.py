@@ -15,12 +15,23 @@ the rank of the lifted solution D is valid but not tight. A critical point with 
 With a fixed classifier the problem over (H, b) is dual to
 ``-1/N sum m_i l*(u_i) - sum m_i ||W'u_i||^2/(2 decay_H N^2) + decay_W/2 ||W||^2 - (bias term)``, tight for
 every W and d.
+
+**Without decay of the bias** U must balance, ``r = U m / N = 0``, which no rounded U does. Mix it with a T that does
+not: ``U' = (1 - t) U + t T``, ``T = Q - (1 - t)/t r 1'``, with Q balanced inside the domain by a margin c of each entry
+(`rounding.mixture`). ``t = |r|_max / c`` makes U' balanced and feasible, and l* being convex it costs D no more than
+``t (D + max l*(T))``, and its norm grows by at most ``t sqrt(5 N)``.
+
+**Rounding.** U is whatever numbers were computed: D bounds f* at any U, so that neither they nor the logits need be
+right. Allowed for are (model and error factors in `rounding`): that of each conjugate, of U's distance from the domain
+(it moves the norm and the resultant), and of each sum. The computed s may exceed the largest by a factor 1 + x. As D is
+concave along U, ``D(s) - D(s/(1 + x)) <= x (D(s) - D(0))``, and D(0) is at least the loss's infimum. The objective's own
+error is added, so that ``f - f* <= gap + rounding`` as well.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +40,8 @@ from jax import Array
 
 from ufm._base import in_float64, is_traced, matmul, pytree
 from ufm.problem import Params, Problem
+from ufm.theory import rounding as errors
+from ufm.theory.rounding import depth, gamma, total
 
 POLISH = 8
 """Newton steps on the bias before the dual point is formed."""
@@ -46,7 +59,9 @@ class Certificate:
         gap: objective minus lower_bound.
         value: objective at the point, in float64.
         scale: s, the factor that made the dual point feasible; 1 at a certified minimiser.
-        rounding: allowance for the rounding of this evaluation: ``f* >= lower_bound - rounding``.
+        rounding: proved bound on the rounding of this evaluation: ``f* >= lower_bound - rounding``, and the exact
+            objective at the point is at most ``f* + gap + rounding``. What it assumes of a user's loss, whose rounding
+            nobody knows, `ufm.theory.rounding` says.
     """
 
     lower_bound: Any
@@ -54,6 +69,22 @@ class Certificate:
     value: Any
     scale: Any
     rounding: Any
+
+
+class Part(NamedTuple):
+    """A number and a bound on its error."""
+
+    value: Any
+    rounding: Any
+
+
+class Dual(NamedTuple):
+    """A dual point: gradients u (K, columns) at logits of that shape, labels and weights m (columns,)."""
+
+    logits: Array
+    u: Array
+    labels: Array
+    weights: Array
 
 
 def certify(problem: Problem, params: Params) -> Certificate:
@@ -80,85 +111,166 @@ def certify(problem: Problem, params: Params) -> Certificate:
 
 
 def _certify(problem: Problem, params: Params, *, polish: bool) -> Certificate:
-    value = problem.objective(params)
+    value = objective(problem, params)
     point = polish_bias(problem, params) if polish and params.b is not None else params
-    bound, scale, rounding = _dual_bound(problem, point, undecayed=polish)
-    return Certificate(bound, value - bound, value, scale, rounding + jnp.finfo(value.dtype).eps * jnp.abs(value))
+    dual = dual_point(problem, problem.logits(point))
+    scale, norm = _feasible_scale(problem, dual)
+    conjugate, defect = mean_conjugate(problem, dual, scale)
+    regularizer, strength = _regularizer(problem, dual, scale, defect)
+    bias, tilt = bias_cost(problem, point.b, dual, scale, defect, -conjugate.value - regularizer.value, strength)
+    bound = -conjugate.value - regularizer.value - bias.value
+
+    over = _excess(problem, dual, scale * norm.value, norm.rounding, defect, tilt)
+    shrunk = jnp.where(over > 0, over * (jnp.abs(bound) - errors.infimum(problem.loss)), 0.0)
+    return certificate(value, bound, scale, conjugate.rounding + regularizer.rounding + bias.rounding + shrunk)
 
 
-def _dual_bound(problem: Problem, params: Params, *, undecayed: bool) -> tuple[Array, Array, Array]:
-    logits = problem.logits(params)
-    labels, N = jnp.asarray(problem.labels), problem.samples
-    dtype = logits.dtype
-    eps = jnp.finfo(dtype).eps
-    weights = jnp.broadcast_to(jnp.asarray(problem.multiplicity, dtype), (problem.columns,))
-    U = jax.vmap(jax.grad(problem.loss), (1, 0), 1)(logits, labels)
-
-    scale = jnp.min(jax.vmap(problem.loss.feasible_scale, (1, 0))(U, labels))
-    fixed_part = jnp.zeros((), dtype)
-    if problem.classifier is None:
-        allowed = jnp.sqrt(jnp.asarray(problem.decay.W * problem.decay.H, dtype)) * N
-        scale = jnp.minimum(scale, allowed / _operator_norm(U * jnp.sqrt(weights)[None, :]))
-    else:
-        W = jnp.asarray(problem.classifier, dtype)
-        reach = jnp.sum(matmul(W.T, scale * U) ** 2, axis=0) / (2.0 * problem.decay.H * N**2)
-        fixed_part = 0.5 * problem.decay.W * jnp.sum(W**2) - jnp.sum(weights * reach)
-
-    conjugates = jax.vmap(problem.loss.conjugate_along, (1, 0, None))(logits, labels, scale)
-    conjugate = jnp.sum(weights * conjugates) / N
-    resultant = matmul(scale * U, weights[:, None])[:, 0] / N
-    pairing = jnp.sum(jnp.abs(logits * U), axis=0)
-    magnitude = jnp.sum(weights * (jnp.abs(conjugates) + pairing)) / N + jnp.abs(fixed_part)
-    bias_part = slack = jnp.zeros((), dtype)
-    if params.b is not None:
-        bias_part, slack = _bias_part(problem, params.b, logits, U, resultant, undecayed)
-    bound = fixed_part - conjugate - bias_part
-    finite = jnp.isfinite(bound)
-    return (
-        jnp.where(finite, bound, -jnp.inf),
-        scale,
-        jnp.where(finite, eps * _terms(problem) * magnitude + slack, 0.0),
-    )
+def certificate(value: Part, bound: Array, scale: Array, rounding: Array) -> Certificate:
+    """The parts as a `Certificate`; a bound without a known error is -inf."""
+    known = jnp.isfinite(bound) & jnp.isfinite(rounding)
+    bound = jnp.where(known, bound, -jnp.inf)
+    # The sums of three parts and the gap; and a thousandth, as the errors' bounds are rounded themselves.
+    sums = 4.0 * errors.unit(bound.dtype) * (jnp.abs(value.value) + jnp.where(known, jnp.abs(bound), 0.0))
+    everything = 1.001 * (jnp.where(known, rounding, 0.0) + value.rounding + sums) + errors.UNDERFLOW
+    return Certificate(bound, value.value - bound, value.value, scale, everything)
 
 
-def _bias_part(
-    problem: Problem, b: Array, logits: Array, U: Array, resultant: Array, undecayed: bool
-) -> tuple[Array, Array]:
-    """What the bias costs the bound, and the rounding that it leaves.
-
-    The cost is the square of a resultant that is known to ``noise``. Without decay the resultant must vanish. One of
-    rounding size counts as zero (``undecayed``), and acts on a bias of the size of the point's own.
-    """
-    dtype = logits.dtype
-    force = jnp.sum(resultant**2) if problem.bias == "per_class" else jnp.sum(resultant) ** 2
-    decay = jnp.asarray(problem.decay.b, dtype)
-    double = 2.0 * jnp.where(decay > 0, decay, 1.0)
-    cost = jnp.where(decay > 0, force / double, jnp.inf)
-    eps = jnp.finfo(dtype).eps
-    noise = eps * _terms(problem) * problem.weighted_sum(jnp.sum(jnp.abs(U), axis=0)) / problem.samples
-    slack = jnp.where(decay > 0, (noise * (2.0 * jnp.sqrt(force) + noise) + eps * force) / double, 0.0)
-    if not undecayed:
-        return cost, slack
-    # A logit known to eps |z| leaves its gradient uncertain by the curvature times that.
+def dual_point(problem: Problem, logits: Array) -> Dual:
+    """The gradient of the loss at ``logits`` (K, columns), one array that every part of the bound reads."""
     labels = jnp.asarray(problem.labels)
-    _, curved = jax.vmap(lambda z, k: jax.jvp(lambda x: jax.grad(problem.loss)(x, k), (z,), (jnp.abs(z),)), (1, 0), 1)(
-        logits, labels
-    )
-    noise += eps * _terms(problem) * problem.weighted_sum(jnp.sum(jnp.abs(curved), axis=0)) / problem.samples
-    balanced = jnp.sqrt(force) <= noise
-    return jnp.where(balanced, 0.0, cost), jnp.where(balanced, noise * (1.0 + jnp.max(jnp.abs(b))), slack)
+    weights = jnp.broadcast_to(jnp.asarray(problem.multiplicity, logits.dtype), (problem.columns,))
+    u = jax.vmap(jax.grad(problem.loss), (1, 0), 1)(logits, labels)
+    return Dual(logits, jax.lax.optimization_barrier(u), labels, weights)
 
 
-def _terms(problem: Problem) -> float:
-    """Units of rounding in sums over classes and columns, and in the operator norm."""
-    return 16.0 + float(np.sqrt(problem.classes + problem.columns))
+def mean(problem: Problem, weights: Array, terms: Array, known: Array) -> Part:
+    """``1/N sum m_i terms_i`` of terms (columns,) that are known to ``known``."""
+    lost = gamma(depth(problem.columns) + 3, terms.dtype) * jnp.abs(terms)
+    return Part(total(weights * terms) / problem.samples, total(weights * (known + lost)) / problem.samples)
 
 
-def _operator_norm(A: Array) -> Array:
-    """Largest singular value, from the smaller Gram matrix: accurate to rounding for the largest one."""
-    rows, columns = A.shape
-    gram = matmul(A, A.T) if rows <= columns else matmul(A.T, A)
-    return jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(gram)[-1], jnp.finfo(A.dtype).tiny))
+def mean_loss(problem: Problem, params: Params, units: int = 0) -> Part:
+    """The risk at the exact logits of ``params``, whose W and H are known to ``units`` u each."""
+    dual = dual_point(problem, problem.logits(params))
+    values, K, dtype = problem.losses(dual.logits), problem.classes, dual.logits.dtype
+    rows, columns = jnp.sum(problem.classifier_of(params) ** 2, axis=1), jnp.sum(params.H**2, axis=0)
+    reach = 1.0 + jnp.sqrt(jnp.max(rows) * columns) + (0.0 if params.b is None else jnp.max(jnp.abs(params.b)))
+    user = errors.user(problem.loss)
+    change = gamma(problem.dim + K + 16 + user + 2 * units, dtype) * reach
+    slopes, curvature = errors.sensitivity(problem.loss, dual.u, values)
+    known = gamma(K + 8 + user, dtype) * jnp.abs(values) + change * slopes + curvature * K * change**2
+    return mean(problem, dual.weights, values, known)
+
+
+def objective(problem: Problem, params: Params) -> Part:
+    """``problem.objective``, summed by `total`: sums over N d squares in any order would cost N d u."""
+    risk, decay, dtype = mean_loss(problem, params), problem.decay, params.H.dtype
+    weights = jnp.broadcast_to(jnp.asarray(problem.multiplicity, dtype), (problem.columns,))
+    penalty = decay.W * total(jnp.sum(problem.classifier_of(params) ** 2, axis=1))
+    penalty += decay.H * total(weights * jnp.sum(params.H**2, axis=0))
+    if params.b is not None:
+        penalty += decay.b * jnp.sum(params.b**2)
+    longest = problem.dim + depth(max(problem.columns, problem.classes)) + problem.classes + 8
+    return Part(risk.value + 0.5 * penalty, risk.rounding + gamma(longest, dtype) * penalty)
+
+
+def mean_conjugate(problem: Problem, dual: Dual, scale: Array) -> tuple[Part, Array]:
+    """``1/N sum m_i l*(s u_i)``, and the 1-norm (columns,) by which each ``s u_i`` misses the domain of l*."""
+    over_columns = jax.vmap(errors.conjugate, (None, 1, 1, 0, None))
+    found = over_columns(problem.loss, dual.logits, dual.u, dual.labels, scale)
+    return mean(problem, dual.weights, found.value, found.error), found.defect
+
+
+def _feasible_scale(problem: Problem, dual: Dual) -> tuple[Array, Part]:
+    """s, and ``||U diag(sqrt m)||_op`` at s = 1 with its relative error; zero with a fixed classifier."""
+    scale = jnp.min(jax.vmap(problem.loss.feasible_scale, (1, 0))(dual.u, dual.labels))
+    if problem.classifier is not None:
+        return scale, Part(0.0, 0.0)
+    norm = Part(*errors.operator_norm(dual.u * jnp.sqrt(dual.weights)[None, :], units=3))
+    return jnp.minimum(scale, _allowed(problem, scale.dtype) / norm.value), norm
+
+
+def _allowed(problem: Problem, dtype: Any) -> Array:
+    """``N sqrt(decay_W decay_H)``."""
+    return jnp.sqrt(jnp.asarray(problem.decay.W * problem.decay.H, dtype)) * problem.samples
+
+
+def _regularizer(problem: Problem, dual: Dual, scale: Array, defect: Array) -> tuple[Part, Any]:
+    """The conjugate R* of the least decay that scores cost, zero where s made U feasible; and a bound on that of T/N.
+
+    With a fixed classifier it is ``1/N sum m_i ||W'u_i||^2/(2 decay_H N) - decay_W/2 ||W||^2``.
+    """
+    if problem.classifier is None:
+        return Part(0.0, 0.0), 0.0
+    dtype, K, d, N = dual.u.dtype, problem.classes, problem.dim, problem.samples
+    W, decay = jnp.asarray(problem.classifier, dtype), problem.decay
+    rows, v = jnp.sqrt(jnp.sum(W**2, axis=1)), scale * dual.u
+    pulled = jnp.sum(matmul(W.T, v) ** 2, axis=0)
+    off = gamma(K + d + 6, dtype) * matmul(rows[None, :], jnp.abs(v))[0] + jnp.max(rows) * defect
+    known = off * (2.0 * jnp.sqrt(pulled) + off) + gamma(d + 6, dtype) * pulled
+    double = 2.0 * decay.H * N
+    reach, size = mean(problem, dual.weights, pulled / double, known / double), total(rows**2)
+    value, lost = reach.value - 0.5 * decay.W * size, gamma(d + K + 8, dtype) * decay.W * size
+    return Part(value, reach.rounding + lost), 5.0 * size / double  # the columns of T are at most sqrt(5) long
+
+
+def _excess(problem: Problem, dual: Dual, norm: Array, known: Array, defect: Array, tilt: Array) -> Array:
+    """x, by how much the norm may exceed what is allowed: at most zero where it certainly does not."""
+    if problem.classifier is not None:
+        return jnp.zeros_like(tilt)
+    allowed = _allowed(problem, tilt.dtype)
+    moved = jnp.sqrt(total(dual.weights * defect**2)) + tilt * (5.0 * problem.samples) ** 0.5
+    ratio = norm / allowed
+    return (ratio - 1.0) + ratio * (known + 16.0 * errors.unit(tilt.dtype)) + moved / allowed
+
+
+def bias_cost(
+    problem: Problem, b: Array | None, dual: Dual, scale: Array, defect: Array, bound: Array, strength: Any
+) -> tuple[Part, Array]:
+    """What the bias costs the bound found so far, and the share t of T that balances U where it has no decay.
+
+    ``strength`` bounds the conjugate of the regularizer at T.
+    """
+    dtype, N = dual.u.dtype, problem.samples
+    zero = jnp.zeros((), dtype)
+    if b is None:
+        return Part(zero, zero), zero
+    v = scale * dual.u * dual.weights
+    resultant = total(v) / N
+    off = gamma(depth(problem.columns) + 5, dtype) * jnp.sum(total(jnp.abs(v))) / N + total(dual.weights * defect) / N
+    if problem.bias == "unified":
+        resultant = jnp.sum(resultant)[None]
+        off += gamma(problem.classes, dtype) * jnp.sum(total(jnp.abs(v))) / N
+
+    decay = jnp.asarray(problem.decay.b, dtype)
+    decays = decay > 0
+    force, double = jnp.sum(resultant**2), 2.0 * jnp.where(decays, decay, 1.0)
+    slack = (off * (2.0 * jnp.sqrt(force) + off) + gamma(problem.classes + 6, dtype) * force) / double
+    largest = jnp.max(jnp.abs(resultant))
+    mixed = errors.mixture(problem.loss)
+    if mixed is None:
+        undecayed, tilt = _balanced(problem, b, dual, largest, off), zero
+    else:
+        each = (largest / problem.classes if problem.bias == "unified" else largest) + off
+        tilt = each / (mixed[0] * float(problem.counts.min()) / N)
+        lost = jnp.where(tilt < 0.5, tilt * (jnp.abs(bound) + mixed[1] + strength), jnp.inf)
+        undecayed, tilt = Part(lost, zero), jnp.where(decays, 0.0, tilt)
+    return Part(
+        jnp.where(decays, force / double, undecayed.value), jnp.where(decays, slack, undecayed.rounding)
+    ), tilt
+
+
+def _balanced(problem: Problem, b: Array, dual: Dual, largest: Array, off: Array) -> Part:
+    """The cost without decay for a loss of which no T is known: none if the resultant is within rounding of zero.
+
+    The rest acts on a bias assumed to be no larger than one and the point's own.
+    """
+    # A logit known to eps |z| leaves its gradient uncertain by the curvature times that.
+    slope = jax.grad(problem.loss)
+    curved = jax.vmap(lambda z, k: jax.jvp(lambda x: slope(x, k), (z,), (jnp.abs(z),))[1], (1, 0), 1)
+    moved = total(dual.weights * jnp.sum(jnp.abs(curved(dual.logits, dual.labels)), axis=0)) / problem.samples
+    noise = off + errors.user(problem.loss, problem.classes) * errors.unit(off.dtype) * moved
+    return Part(jnp.where(largest <= noise, 0.0, jnp.inf), noise * (1.0 + jnp.max(jnp.abs(b))))
 
 
 def polish_bias(problem: Problem, params: Params) -> Params:
