@@ -111,9 +111,11 @@ def certify(problem: Problem, params: Params) -> Certificate:
 
 
 def _certify(problem: Problem, params: Params, *, polish: bool) -> Certificate:
-    value = objective(problem, params)
-    point = polish_bias(problem, params) if polish and params.b is not None else params
-    dual = dual_point(problem, problem.logits(point))
+    dual = dual_point(problem, problem.logits(params))
+    value, point = objective(problem, params, dual), params
+    if polish and params.b is not None:
+        point = polish_bias(problem, params)
+        dual = dual_point(problem, problem.logits(point))
     scale, norm = _feasible_scale(problem, dual)
     conjugate, defect = mean_conjugate(problem, dual, scale)
     regularizer, strength = _regularizer(problem, dual, scale, defect)
@@ -149,9 +151,8 @@ def mean(problem: Problem, weights: Array, terms: Array, known: Array) -> Part:
     return Part(total(weights * terms) / problem.samples, total(weights * (known + lost)) / problem.samples)
 
 
-def mean_loss(problem: Problem, params: Params, units: int = 0) -> Part:
-    """The risk at the exact logits of ``params``, whose W and H are known to ``units`` u each."""
-    dual = dual_point(problem, problem.logits(params))
+def mean_loss(problem: Problem, params: Params, dual: Dual, units: int = 0) -> Part:
+    """The risk at the exact logits of ``params``, whose W and H are known to ``units`` u each; ``dual`` is its point."""
     values, K, dtype = problem.losses(dual.logits), problem.classes, dual.logits.dtype
     rows, columns = jnp.sum(problem.classifier_of(params) ** 2, axis=1), jnp.sum(params.H**2, axis=0)
     reach = 1.0 + jnp.sqrt(jnp.max(rows) * columns) + (0.0 if params.b is None else jnp.max(jnp.abs(params.b)))
@@ -162,12 +163,11 @@ def mean_loss(problem: Problem, params: Params, units: int = 0) -> Part:
     return mean(problem, dual.weights, values, known)
 
 
-def objective(problem: Problem, params: Params) -> Part:
+def objective(problem: Problem, params: Params, dual: Dual) -> Part:
     """``problem.objective``, summed by `total`: sums over N d squares in any order would cost N d u."""
-    risk, decay, dtype = mean_loss(problem, params), problem.decay, params.H.dtype
-    weights = jnp.broadcast_to(jnp.asarray(problem.multiplicity, dtype), (problem.columns,))
+    risk, decay, dtype = mean_loss(problem, params, dual), problem.decay, params.H.dtype
     penalty = decay.W * total(jnp.sum(problem.classifier_of(params) ** 2, axis=1))
-    penalty += decay.H * total(weights * jnp.sum(params.H**2, axis=0))
+    penalty += decay.H * total(dual.weights * jnp.sum(params.H**2, axis=0))
     if params.b is not None:
         penalty += decay.b * jnp.sum(params.b**2)
     longest = problem.dim + depth(max(problem.columns, problem.classes)) + problem.classes + 8
@@ -235,7 +235,7 @@ def bias_cost(
     zero = jnp.zeros((), dtype)
     if b is None:
         return Part(zero, zero), zero
-    v = scale * dual.u * dual.weights
+    v = scale * dual.u * dual.weights[None, :]
     resultant = total(v) / N
     off = gamma(depth(problem.columns) + 5, dtype) * jnp.sum(total(jnp.abs(v))) / N + total(dual.weights * defect) / N
     if problem.bias == "unified":

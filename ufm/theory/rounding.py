@@ -100,31 +100,32 @@ def operator_norm(A: Array, units: int = 0) -> tuple[Array, Array]:
 
         ||G|| <= (sqrt(1 + b) max|w| + ||R||) / sqrt(1 - b),
 
-    as ``G = (V diag(w) + R) V^-1``. Products err by gamma times the norm of those of absolute values, and
-    ``|| |A| ||_2^2 <= ||A||_1 ||A||_inf``.
+    as ``G = (V diag(w) + R) V^-1``. Products err by gamma times the norm of those of absolute values, where
+    ``|| |V| ||_2^2 <= ||V||_F^2 <= (1 + b) K``, and that of ``|A| |A|'`` is at most ``||A||_1 ||A||_inf``.
     """
     if A.shape[0] > A.shape[1]:
         A = A.T
     K, n = A.shape
     dtype = A.dtype
-    # The inner products in blocks, for a bound that grows like the root of n.
-    side = max(K, math.isqrt(n - 1) + 1)
-    blocks = jnp.pad(A, ((0, 0), (0, -n % side))).reshape(K, -1, side).swapaxes(0, 1)
-    G = jnp.sum(jax.lax.optimization_barrier(matmul(blocks, blocks.swapaxes(1, 2))), axis=0)
+    side = n if n <= 64 else max(K, math.isqrt(n - 1) + 1)  # in blocks, for a bound that grows like the root of n
+    count = -(-n // side)
+    if count == 1:
+        G = matmul(A, A.T)
+    else:
+        blocks = jnp.pad(A, ((0, 0), (0, -n % side))).reshape(K, count, side).swapaxes(0, 1)
+        G = jnp.sum(jax.lax.optimization_barrier(matmul(blocks, blocks.swapaxes(1, 2))), axis=0)
     values, V = jnp.linalg.eigh(G)
     top = jnp.maximum(jnp.max(jnp.abs(values)), jnp.finfo(dtype).tiny)
+    size = jnp.abs(A)
+    spread = jnp.max(jnp.sum(size, axis=0)) * jnp.max(jnp.sum(size, axis=1)) / top
 
-    few, size = gamma(K + 4, dtype), jnp.abs(A)
-    spread = jnp.max(jnp.sum(size, axis=0)) * jnp.max(jnp.sum(size, axis=1))
-    mixing = jnp.max(jnp.sum(jnp.abs(V), axis=0)) * jnp.max(jnp.sum(jnp.abs(V), axis=1))
-    rows = jnp.max(jnp.sum(jnp.abs(G), axis=1))
-    skew = jnp.linalg.norm(matmul(V.T, V) - jnp.eye(K, dtype=dtype)) + few * mixing
-    residual = jnp.linalg.norm(matmul(G, V) - V * values) + few * (rows + top) * jnp.sqrt(mixing)
-    lost = gamma(side + blocks.shape[0] + 4, dtype) * spread
-    # sqrt((1 + b)/(1 - b)) <= 1 + b/(1 - b), and the root of 1 + x is at most 1 + x/2; twice, for the rounding of t.
-    excess = jnp.where(skew < 0.5, skew / (1.0 - skew) + (2.0 * residual + lost) / top, jnp.inf)
-    entries = gamma(units, dtype) * jnp.sqrt(spread / top)
-    return jnp.sqrt(top), 0.5 * excess * (1.0 + few) + entries + 4.0 * unit(dtype)
+    both = matmul(jnp.concatenate([V.T, G / top]), V)
+    off = both - jnp.concatenate([jnp.eye(K, dtype=dtype), V * (values / top)[None, :]])
+    root = 1.1 * math.sqrt(K)
+    b = jnp.sqrt(jnp.sum(off**2)) + gamma(K + 6, dtype) * (root * root + (spread + 1.0) * root)  # ||R||/top as well
+    # (sqrt(1 + b) + b)/sqrt(1 - b) <= 1 + 2b/(1 - b), and the root of 1 + x is at most 1 + x/2.
+    excess = jnp.where(b < 0.1, 2.0 * b / (1.0 - b) + gamma(side + count + 4, dtype) * spread, jnp.inf)
+    return jnp.sqrt(top), 0.5 * excess + gamma(units, dtype) * jnp.sqrt(spread) + 4.0 * unit(dtype)
 
 
 # Losses -------------------------------------------------------------------------------------------
@@ -142,11 +143,6 @@ def user(loss: Loss, classes: int = 0) -> float:
     """Units of rounding granted to a loss that is not the package's own: zero for those that are."""
     known = isinstance(loss, CE | LabelSmoothing | Focal | BCE | Logistic | MSE | Naive)
     return 0.0 if known else USER + classes
-
-
-def _moved(x: Array, error: Array) -> Array:
-    """Right side of (1)."""
-    return 3.0 * error * (1.0 + jnp.abs(jnp.log(jnp.maximum(jnp.maximum(x, error), jnp.finfo(x.dtype).tiny))))
 
 
 @functools.singledispatch
@@ -182,41 +178,63 @@ def _(loss: MSE, logits: Array, u: Array, label: Array, scale: Array) -> Conjuga
 @conjugate.register(BCE)
 @conjugate.register(Logistic)
 def _(loss: BCE | Logistic, logits: Array, u: Array, label: Array, scale: Array) -> Conjugate:
-    """Columns outside the box [0, 1] are clipped; v is then right to u, or by what was clipped."""
-    value = loss.conjugate(scale * u, label)
+    """Probabilities v (a sigmoid, its sign exact) beyond one are clipped; v is then right to u, or to what was clipped."""
     v = scale * jnp.abs(u)
     outside = jnp.maximum(v - 1.0, 0.0)
     known = 2.0 * unit(u.dtype) * v + outside
-    size = jnp.sum(jnp.abs(xlogx(v)) + jnp.abs(complement_log(v)))
-    moved = jnp.sum(_moved(v, known) + _moved(1.0 - v, known))
-    return Conjugate(value, moved + gamma(u.shape[0] + LIBRARY + 4, u.dtype) * size, jnp.sum(outside))
+    rising, falling = jnp.abs(xlogx(v)), jnp.abs(complement_log(v))
+    moved = jnp.sum(3.0 * (known + 2.0 * unit(u.dtype) * rising) + _near_one(v, falling, known))
+    error = moved + gamma(u.shape[0] + LIBRARY + 4, u.dtype) * jnp.sum(rising + falling)
+    return Conjugate(loss.conjugate(scale * u, label), error, jnp.sum(outside))
 
 
-def _on_simplex(w: Array, label: Array, alpha: Any) -> tuple[Array, ...]:
-    """Entries of ``v = w + alpha/K`` off the true one and their sum; what both are known to; and the defect.
+def _near_one(v: Array, falling: Array, known: Array) -> Array:
+    """Right side of (1) at ``1 - v``; ``falling`` is ``|(1 - v) log(1 - v)|``. Beside one ``known`` is at least u."""
+    rest = 1.0 - v
+    close = rest <= 4.0 * known
+    log = jnp.where(close, -math.log(unit(v.dtype)), falling / jnp.where(close, 1.0, rest))
+    return 3.0 * known * (1.0 + log)
 
-    The point meant is that of the other entries, the negative ones set to zero, all divided by their sum where it
-    exceeds one; the true entry is what is left.
+
+class Simplex(NamedTuple):
+    """The point that `_on_simplex` means: entries off the true one, their sum, and what is known of them."""
+
+    others: Array
+    wrong: Array
+    relative: Array  # error of others
+    absolute: Array  # and what adds to it, over all entries, times 1 + |log| in (1)
+    of_wrong: Array
+    defect: Array
+
+
+def _on_simplex(w: Array, label: Array, alpha: Any) -> Simplex:
+    """``v = w + alpha/K`` off the true entry, negative ones set to zero, all divided by their sum where it exceeds one.
+
+    The true entry is what is left. An entry that should be zero errs by its terms' rounding, at least ``u alpha/K``:
+    that bounds the logarithm in (1), as does 2^-150 where alpha is less.
     """
     K, dtype = w.shape[0], w.dtype
-    few, true = gamma(K + 4, dtype), true_class(w, label)
+    u, few, true = unit(dtype), gamma(K + 8, dtype), true_class(w, label)
     others = jnp.where(true, 0.0, w + alpha / K)
-    v = jnp.maximum(others, 0.0)
-    over = jnp.maximum(jnp.sum(v) * (1.0 + few) - 1.0, 0.0)
-    known = 4.0 * unit(dtype) * (v + jnp.where(true, 0.0, 2.0 * alpha / K)) + (v - others) + over * v
-    lost = few * (jnp.sum(jnp.abs(w)) + 2.0 * alpha)
-    defect = jnp.abs(jnp.sum(w)) + 2.0 * jnp.sum(known) + lost
-    return v, jnp.sum(v), known, jnp.sum(known) + lost + defect, defect
+    wrong = alpha * (K - 1.0) / K - jnp.sum(jnp.where(true, w, 0.0))
+    negative = 8.0 * u * alpha + K * jnp.maximum(-jnp.min(others), 0.0)
+    off = jnp.abs(jnp.sum(w))
+    lost = few * 4.0 * (wrong + alpha + off)
+    over = jnp.maximum(wrong + (off + lost + negative) - 1.0, 0.0)
+    relative = 4.0 * u + over
+    of_wrong = off + lost + negative + relative * (wrong + off)
+    log = -math.log(u) + jnp.abs(jnp.log(jnp.maximum(alpha / K, 2.0**-100)))
+    return Simplex(others, wrong, relative, negative * (1.0 + log), of_wrong, off + lost + 2.0 * (negative + over))
 
 
 @conjugate.register(CE)
 @conjugate.register(LabelSmoothing)
 def _(loss: CE | LabelSmoothing, logits: Array, u: Array, label: Array, scale: Array) -> Conjugate:
-    v, wrong, known, of_wrong, defect = _on_simplex(scale * u, label, getattr(loss, "alpha", 0.0))
-    size = jnp.sum(jnp.abs(xlogx(v))) + jnp.abs(complement_log(wrong))
-    moved = jnp.sum(_moved(v, known)) + _moved(1.0 - wrong, of_wrong)
-    error = moved + gamma(u.shape[0] + LIBRARY + 4, u.dtype) * size
-    return Conjugate(loss.conjugate(scale * u, label), error, defect)
+    at = _on_simplex(scale * u, label, getattr(loss, "alpha", 0.0))
+    rising, falling = -jnp.sum(xlogx(at.others)), jnp.abs(complement_log(at.wrong))
+    moved = 3.0 * (at.relative * (at.wrong + rising) + at.absolute) + _near_one(at.wrong, falling, at.of_wrong)
+    error = moved + gamma(u.shape[0] + LIBRARY + 4, u.dtype) * (rising + falling)
+    return Conjugate(loss.conjugate(scale * u, label), error, at.defect)
 
 
 @conjugate.register(Focal)
@@ -226,16 +244,20 @@ def _(loss: Focal, logits: Array, u: Array, label: Array, scale: Array) -> Conju
     ``F'' >= F' (1 - F')`` up to where F' is 1 (checked on a grid of y and gamma), so ``|y - y*| <= 2 t/(a (1 - a))``;
     and never more than 80, as beyond 40 F' is 1 to rounding.
     """
-    v, a, known, of_a, defect = _on_simplex(scale * u, label, 0.0)
+    at = _on_simplex(scale * u, label, 0.0)
     value, y = loss.conjugate_and_log_odds(scale * u, label)
-    grow = 1.0 + loss.gamma * (1.0 + jnp.abs(y))
-    slope = 2.0 * LIBRARY * unit(u.dtype) * grow * a + of_a
+    a, far = at.wrong, 1.0 + jnp.abs(y)
+    grow = 1.0 + loss.gamma * far
+    slope = 2.0 * LIBRARY * unit(u.dtype) * grow * a + at.of_wrong
     gap = jnp.maximum(a * (1.0 - a), jnp.finfo(u.dtype).tiny)
     missed = slope * jnp.minimum(80.0, 2.0 * slope / gap)
-    # F(y) <= 1.3 a max(1, |y|) / (1 + gamma) is part of the size of a y.
-    size = jnp.sum(jnp.abs(xlogx(v))) + jnp.abs(xlogx(a)) + a * jnp.abs(y) + loss.of_log_odds(y) * grow
-    moved = jnp.sum(_moved(v, known)) + _moved(a, of_a) + jnp.abs(y) * of_a
-    return Conjugate(value, moved + missed + gamma(u.shape[0] + 2 * LIBRARY, u.dtype) * size, defect)
+    rising, mixed = -jnp.sum(xlogx(at.others)), jnp.abs(xlogx(a))
+    # a log a errs like a sum of its entries' logarithms, each larger: of_wrong/a relative.
+    moved = 3.0 * (at.relative * (a + rising) + at.absolute) + 3.0 * at.of_wrong * (1.0 + mixed / jnp.maximum(a, gap))
+    size = rising + mixed + a * far + loss.of_log_odds(y) * grow
+    return Conjugate(
+        value, moved + at.of_wrong * far + missed + gamma(u.shape[0] + 2 * LIBRARY, u.dtype) * size, at.defect
+    )
 
 
 def sensitivity(loss: Loss, u: Array, values: Array) -> tuple[Array, Any]:

@@ -12,6 +12,10 @@ r and c from the multipliers of the unit norms, ``r_k = -<w_k, grad_k>`` and ``c
 normalised, are the optimal ones at a minimiser; uniform ones are tried as well and the better bound kept.
 The bound holds for every d, counts and loss with a known conjugate; it is tight where the convex problem
 over ``{X : gamma_2(X) <= 1}`` (which unit vectors of R^(K+N) reach) has a solution of rank d.
+
+Rounding is bounded as in `certificate`, whose parts these are but for the norm: that of ``R^-1/2 U C^-1/2`` takes the
+distance of U from the domain divided by ``sqrt(r c)``, and the rounding of the shares' sums. Any r and c serve, so
+their own rounding does not count. T costs ``gamma 3``, as its columns' 1-norms are at most 3.
 """
 
 from __future__ import annotations
@@ -23,7 +27,9 @@ from jax import Array
 from ufm._base import in_float64, is_traced, matmul
 from ufm.problem import Params
 from ufm.spheres import NormalizedProblem
-from ufm.theory.certificate import Certificate, polish_bias
+from ufm.theory import certificate
+from ufm.theory.certificate import Certificate, Dual, Part, polish_bias
+from ufm.theory.rounding import depth, gamma, operator_norm, total
 
 
 def certify_normalized(normalized: NormalizedProblem, params: Params) -> Certificate:
@@ -42,42 +48,55 @@ def certify_normalized(normalized: NormalizedProblem, params: Params) -> Certifi
 
 
 def _certify(normalized: NormalizedProblem, params: Params) -> Certificate:
-    problem, N = normalized.problem, normalized.problem.samples
+    problem = normalized.problem
     params = Params(_unit(params.W, 1), _unit(params.H, 0), params.b)  # float32 norms are not one in float64
-    value = normalized.objective(params)
-    point = normalized.scaled(params)
-    if point.b is not None:
-        point = polish_bias(problem, point)
-    logits, labels = problem.logits(point), jnp.asarray(problem.labels)
-    dtype, eps = logits.dtype, jnp.finfo(logits.dtype).eps
-    weights = jnp.broadcast_to(jnp.asarray(problem.multiplicity, dtype), (problem.columns,))
-    u = jax.vmap(jax.grad(problem.loss), (1, 0), 1)(logits, labels)
-    U = u * weights[None, :]
+    start = normalized.scaled(params)
+    point = start if start.b is None else polish_bias(problem, start)
+    value = _objective(normalized, start)
+    dual = certificate.dual_point(problem, problem.logits(point))
 
+    one = jnp.ones((), dual.u.dtype)
+    conjugate, defect = certificate.mean_conjugate(problem, dual, one)
+    support = _support(normalized, params, dual, defect)
+    bias, _ = certificate.bias_cost(
+        problem, point.b, dual, one, defect, -conjugate.value - support.value, 3.0 * normalized.gamma
+    )
+    bound = -conjugate.value - support.value - bias.value
+    return certificate.certificate(value, bound, one, conjugate.rounding + support.rounding + bias.rounding)
+
+
+def _objective(normalized: NormalizedProblem, point: Params) -> Part:
+    """`NormalizedProblem.objective` with its error, W times gamma and H scaled to unit norms to ``d + 8`` units."""
+    problem, dtype = normalized.problem, point.H.dtype
+    dual = certificate.dual_point(problem, problem.logits(point))
+    risk = certificate.mean_loss(problem, point, dual, units=problem.dim + 8)
+    if point.b is None:
+        return risk
+    cost = 0.5 * problem.decay.b * jnp.sum(point.b**2)
+    return Part(risk.value + cost, risk.rounding + gamma(problem.classes + 6, dtype) * cost)
+
+
+def _support(normalized: NormalizedProblem, params: Params, dual: Dual, defect: Array) -> Part:
+    """``gamma/N ||R^-1/2 U C^-1/2||_op``, the least of those for uniform and adapted shares."""
+    problem, dtype, K, N = normalized.problem, dual.u.dtype, normalized.problem.classes, normalized.problem.samples
+    U = dual.u * dual.weights[None, :]
     pull = -U * matmul(params.W, params.H)
-    uniform = jnp.full((problem.classes,), 1.0 / problem.classes, dtype), weights / N
-    adapted = _shares(jnp.sum(pull, axis=1)), _shares(jnp.sum(pull, axis=0))
-    support = jnp.minimum(_support(U, *uniform), _support(U, *adapted))
-    conjugates = jax.vmap(problem.loss.conjugate_along, (1, 0, None))(logits, labels, jnp.ones((), dtype))
-    bound = -(jnp.sum(weights * conjugates) + normalized.gamma * support) / N
-    terms = 16.0 + jnp.sqrt(1.0 * (problem.classes + problem.columns))
-    # One for the probabilities, whose complements a conjugate takes.
-    size = 1.0 + jnp.sum(weights * (jnp.abs(conjugates) + jnp.sum(jnp.abs(u * logits), axis=0))) / N + jnp.abs(value)
-    rounding = eps * terms * (size + normalized.gamma * support / N)
+    shares = [
+        (jnp.full((K,), 1.0 / K, dtype), dual.weights / N),
+        (_shares(total(pull)), _shares(total(pull.T))),
+    ]
+    # Each a root of two sums that are one to rounding, and gamma/N.
+    lost = 0.5 * gamma(depth(K) + depth(problem.columns) + 24, dtype)
 
-    if point.b is not None:
-        resultant = jnp.sum(U, axis=1) / N
-        force = resultant if problem.bias == "per_class" else jnp.sum(resultant)
-        noise = eps * terms * jnp.sum(jnp.abs(U)) / N
-        decay = jnp.asarray(problem.decay.b, dtype)
-        # Without decay the force must vanish; one of rounding size acts on a bias of the size of the point's own.
-        balanced = jnp.where(jnp.max(jnp.abs(force)) <= noise, 0.0, jnp.inf)
-        square, double = jnp.sum(force**2), 2.0 * jnp.where(decay > 0, decay, 1.0)
-        bound -= jnp.where(decay > 0, square / double, balanced)
-        slack = (noise * (2.0 * jnp.sqrt(square) + noise) + eps * square) / double
-        rounding += jnp.where(decay > 0, slack, noise * (1.0 + jnp.max(jnp.abs(point.b))))
-    bound = jnp.where(jnp.isfinite(bound), bound, -jnp.inf)
-    return Certificate(bound, value - bound, value, jnp.ones((), dtype), rounding)
+    def norm(r: Array, c: Array) -> Array:
+        top, known = operator_norm(U / jnp.sqrt(r)[:, None] / jnp.sqrt(c)[None, :], units=8)
+        moved = jnp.sqrt(total((dual.weights * defect) ** 2 / c) / jnp.min(r))
+        return jnp.stack([top, top * (known + lost) + moved])
+
+    r, c = (jnp.stack(side) for side in zip(*shares, strict=True))
+    found = jax.vmap(norm)(r, c)  # one program for both
+    best = found[jnp.argmin(found[:, 0])] * normalized.gamma / N
+    return Part(best[0], best[1])
 
 
 def _unit(x: Array, axis: int) -> Array:
@@ -87,13 +106,7 @@ def _unit(x: Array, axis: int) -> Array:
 def _shares(pull: Array) -> Array:
     """Positive weights that sum to one, along the multipliers where these are positive."""
     kept = jnp.maximum(pull, 1e-6 * jnp.max(jnp.abs(pull)) + jnp.finfo(pull.dtype).tiny)
-    return kept / jnp.sum(kept)
-
-
-def _support(U: Array, r: Array, c: Array) -> Array:
-    """``||R^-1/2 U C^-1/2||_op``."""
-    A = U / jnp.sqrt(r)[:, None] / jnp.sqrt(c)[None, :]
-    return jnp.linalg.norm(A, 2)
+    return kept / total(kept)
 
 
 _certify_in_float64 = in_float64(_certify)
