@@ -19,7 +19,7 @@ every W and d.
 **Without decay of the bias** U must balance, ``r = U m / N = 0``, which no rounded U does. Mix it with a T that does
 not: ``U' = (1 - t) U + t T``, ``T = Q - (1 - t)/t r 1'``, with Q balanced inside the domain by a margin c of each entry
 (`rounding.mixture`). ``t = |r|_max / c`` makes U' balanced and feasible, and l* being convex it costs D no more than
-``t (D + max l*(T))``, and its norm grows by at most ``t sqrt(5 N)``.
+``t (D + max l*(T))``, and its norm grows by at most ``t sqrt(5 N)``: U' is shrunk by as much.
 
 **Rounding.** U is whatever numbers were computed: D bounds f* at any U, so that neither they nor the logits need be
 right. Allowed for are (model and error factors in `rounding`): that of each conjugate, of U's distance from the domain
@@ -122,9 +122,11 @@ def _certify(problem: Problem, params: Params, *, polish: bool) -> Certificate:
     bias, tilt = bias_cost(problem, point.b, dual, scale, defect, -conjugate.value - regularizer.value, strength)
     bound = -conjugate.value - regularizer.value - bias.value
 
-    over = _excess(problem, dual, scale * norm.value, norm.rounding, defect, tilt)
-    shrunk = jnp.where(over > 0, over * (jnp.abs(bound) - errors.infimum(problem.loss)), 0.0)
-    return certificate(value, bound, scale, conjugate.rounding + regularizer.rounding + bias.rounding + shrunk)
+    over, unbalanced = _excess(problem, dual, scale * norm.value, norm.rounding, defect, tilt)
+    slope = jnp.abs(bound) - errors.infimum(problem.loss)
+    shrunk, moved = (jnp.where(x > 0, x * slope, 0.0) for x in (over, unbalanced))
+    rounding = conjugate.rounding + regularizer.rounding + bias.rounding + shrunk
+    return certificate(value, bound - moved, scale, rounding)
 
 
 def certificate(value: Part, bound: Array, scale: Array, rounding: Array) -> Certificate:
@@ -214,14 +216,18 @@ def _regularizer(problem: Problem, dual: Dual, scale: Array, defect: Array) -> t
     return Part(value, reach.rounding + lost), 5.0 * size / double  # the columns of T are at most sqrt(5) long
 
 
-def _excess(problem: Problem, dual: Dual, norm: Array, known: Array, defect: Array, tilt: Array) -> Array:
-    """x, by how much the norm may exceed what is allowed: at most zero where it certainly does not."""
+def _excess(
+    problem: Problem, dual: Dual, norm: Array, known: Array, defect: Array, tilt: Array
+) -> tuple[Array, Array]:
+    """x, by how much the norm may exceed what is allowed, and what T adds: zero where it certainly does not exceed."""
     if problem.classifier is not None:
-        return jnp.zeros_like(tilt)
+        return jnp.zeros_like(tilt), jnp.zeros_like(tilt)
     allowed = _allowed(problem, tilt.dtype)
-    moved = jnp.sqrt(total(dual.weights * defect**2)) + tilt * (5.0 * problem.samples) ** 0.5
+    moved = jnp.sqrt(total(dual.weights * defect**2)) / allowed
     ratio = norm / allowed
-    return (ratio - 1.0) + ratio * (known + 16.0 * errors.unit(tilt.dtype)) + moved / allowed
+    over = (ratio - 1.0) + ratio * (known + 16.0 * errors.unit(tilt.dtype)) + moved
+    rounded = jnp.maximum(over, 0.0)
+    return rounded, jnp.maximum(over + tilt * (5.0 * problem.samples) ** 0.5 / allowed, 0.0) - rounded
 
 
 def bias_cost(

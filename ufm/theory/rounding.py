@@ -217,14 +217,14 @@ def _on_simplex(w: Array, label: Array, alpha: Any) -> Simplex:
     u, few, true = unit(dtype), gamma(K + 8, dtype), true_class(w, label)
     others = jnp.where(true, 0.0, w + alpha / K)
     wrong = alpha * (K - 1.0) / K - jnp.sum(jnp.where(true, w, 0.0))
-    negative = 8.0 * u * alpha + K * jnp.maximum(-jnp.min(others), 0.0)
-    off = jnp.abs(jnp.sum(w))
-    lost = few * 4.0 * (wrong + alpha + off)
+    off = jnp.abs(jnp.sum(w)) + few * jnp.sum(jnp.abs(w))
+    negative = K * jnp.maximum(8.0 * u * alpha / K - jnp.min(others), 0.0)
+    lost = few * (wrong + alpha + off)
     over = jnp.maximum(wrong + (off + lost + negative) - 1.0, 0.0)
-    relative = 4.0 * u + over
-    of_wrong = off + lost + negative + relative * (wrong + off)
+    relative, absolute = 4.0 * u + over, 8.0 * u * alpha + negative
+    of_wrong = off + lost + absolute + relative * (wrong + off)
     log = -math.log(u) + jnp.abs(jnp.log(jnp.maximum(alpha / K, 2.0**-100)))
-    return Simplex(others, wrong, relative, negative * (1.0 + log), of_wrong, off + lost + 2.0 * (negative + over))
+    return Simplex(others, wrong, relative, absolute * (1.0 + log), of_wrong, off + 2.0 * (negative + over))
 
 
 @conjugate.register(CE)
