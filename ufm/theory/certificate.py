@@ -216,9 +216,7 @@ def _regularizer(problem: Problem, dual: Dual, scale: Array, defect: Array) -> t
     return Part(value, reach.rounding + lost), 5.0 * size / double  # the columns of T are at most sqrt(5) long
 
 
-def _excess(
-    problem: Problem, dual: Dual, norm: Array, known: Array, defect: Array, tilt: Array
-) -> tuple[Array, Array]:
+def _excess(problem: Problem, dual: Dual, norm: Array, known: Array, defect: Array, tilt: Array) -> tuple[Array, Array]:
     """x, by how much the norm may exceed what is allowed, and what T adds: zero where it certainly does not exceed."""
     if problem.classifier is not None:
         return jnp.zeros_like(tilt), jnp.zeros_like(tilt)
@@ -261,9 +259,7 @@ def bias_cost(
         tilt = each / (mixed[0] * float(problem.counts.min()) / N)
         lost = jnp.where(tilt < 0.5, tilt * (jnp.abs(bound) + mixed[1] + strength), jnp.inf)
         undecayed, tilt = Part(lost, zero), jnp.where(decays, 0.0, tilt)
-    return Part(
-        jnp.where(decays, force / double, undecayed.value), jnp.where(decays, slack, undecayed.rounding)
-    ), tilt
+    return Part(jnp.where(decays, force / double, undecayed.value), jnp.where(decays, slack, undecayed.rounding)), tilt
 
 
 def _balanced(problem: Problem, b: Array, dual: Dual, largest: Array, off: Array) -> Part:

@@ -218,7 +218,7 @@ def _on_simplex(w: Array, label: Array, alpha: Any) -> Simplex:
     others = jnp.where(true, 0.0, w + alpha / K)
     wrong = alpha * (K - 1.0) / K - jnp.sum(jnp.where(true, w, 0.0))
     off = jnp.abs(jnp.sum(w)) + few * jnp.sum(jnp.abs(w))
-    negative = K * jnp.maximum(8.0 * u * alpha / K - jnp.min(others), 0.0)
+    negative = K * jnp.maximum(8.0 * u * alpha / K - jnp.min(jnp.where(true, 1.0, others)), 0.0)
     lost = few * (wrong + alpha + off)
     over = jnp.maximum(wrong + (off + lost + negative) - 1.0, 0.0)
     relative, absolute = 4.0 * u + over, 8.0 * u * alpha + negative
