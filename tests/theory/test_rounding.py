@@ -195,7 +195,7 @@ def balance(problem, hyper, V):
     room = 1 - (exact(hyper["alpha"]).item() if problem.loss.name == "ls" else 0)
     Q = np.array([[room * (share[j] - (j == k)) for k in labels] for j in range(K)], object)
     if problem.loss.name == "logistic":
-        Q[1], r[1] = 0, 0
+        Q[1], r = 0, np.array([mp.fsum(r), mp.mpf(0)], object)
     t = max(abs(x) for x in r) / (room * min(share))
     mixed = V if t == 0 else (1 - t) * V + t * Q - (1 - t) * r[:, None]
     for i, k in enumerate(labels):

@@ -24,8 +24,8 @@ not: ``U' = (1 - t) U + t T``, ``T = Q - (1 - t)/t r 1'``, with Q balanced insid
 **Rounding.** U is whatever numbers were computed: D bounds f* at any U, so that neither they nor the logits need be
 right. Allowed for are (model and error factors in `rounding`): that of each conjugate, of U's distance from the domain
 (it moves the norm and the resultant), and of each sum. The computed s may exceed the largest by a factor 1 + x. As D is
-concave along U, ``D(s) - D(s/(1 + x)) <= x (D(s) - D(0))``, and D(0) is at least the loss's infimum. The objective's own
-error is added, so that ``f - f* <= gap + rounding`` as well.
+concave along U, ``D(s) - D(s/(1 + x)) <= x (D(s) - D(0))``, and D(0) is at least the loss's infimum. The error of the
+objective is added, so that ``f - f* <= gap + rounding`` as well.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def mean(problem: Problem, weights: Array, terms: Array, known: Array) -> Part:
 
 
 def mean_loss(problem: Problem, params: Params, dual: Dual, units: int = 0) -> Part:
-    """The risk at the exact logits of ``params``, whose W and H are known to ``units`` u each; ``dual`` is its point."""
+    """The risk at the exact logits of ``params``, whose W and H are known to ``units`` u each; ``dual`` is theirs."""
     values, K, dtype = problem.losses(dual.logits), problem.classes, dual.logits.dtype
     rows, columns = jnp.sum(problem.classifier_of(params) ** 2, axis=1), jnp.sum(params.H**2, axis=0)
     reach = 1.0 + jnp.sqrt(jnp.max(rows) * columns) + (0.0 if params.b is None else jnp.max(jnp.abs(params.b)))
@@ -255,8 +255,7 @@ def bias_cost(
     if mixed is None:
         undecayed, tilt = _balanced(problem, b, dual, largest, off), zero
     else:
-        each = (largest / problem.classes if problem.bias == "unified" else largest) + off
-        tilt = each / (mixed[0] * float(problem.counts.min()) / N)
+        tilt = (largest + off) / (mixed[0] * float(problem.counts.min()) / N)
         lost = jnp.where(tilt < 0.5, tilt * (jnp.abs(bound) + mixed[1] + strength), jnp.inf)
         undecayed, tilt = Part(lost, zero), jnp.where(decays, 0.0, tilt)
     return Part(jnp.where(decays, force / double, undecayed.value), jnp.where(decays, slack, undecayed.rounding)), tilt
@@ -268,9 +267,9 @@ def _balanced(problem: Problem, b: Array, dual: Dual, largest: Array, off: Array
     The rest acts on a bias assumed to be no larger than one and the point's own.
     """
     # A logit known to eps |z| leaves its gradient uncertain by the curvature times that.
-    slope = jax.grad(problem.loss)
-    curved = jax.vmap(lambda z, k: jax.jvp(lambda x: slope(x, k), (z,), (jnp.abs(z),))[1], (1, 0), 1)
-    moved = total(dual.weights * jnp.sum(jnp.abs(curved(dual.logits, dual.labels)), axis=0)) / problem.samples
+    slopes = jax.vmap(jax.grad(problem.loss), (1, 0), 1)
+    curved = jax.jvp(lambda z: slopes(z, dual.labels), (dual.logits,), (jnp.abs(dual.logits),))[1]
+    moved = total(dual.weights * jnp.sum(jnp.abs(curved), axis=0)) / problem.samples
     noise = off + errors.user(problem.loss, problem.classes) * errors.unit(off.dtype) * moved
     return Part(jnp.where(largest <= noise, 0.0, jnp.inf), noise * (1.0 + jnp.max(jnp.abs(b))))
 

@@ -5,7 +5,7 @@ most ``gamma(n) = n u/(1 - n u)`` times the sum of absolute values, in whatever 
 and Stability of Numerical Algorithms, eqs. 2.4, 3.5, 3.13, 4.4). exp, log and log1p err by at most ``LIBRARY`` u.
 Underflow changes a number by less than `UNDERFLOW`.
 
-**Conjugates.** ``l*(s u)`` is wanted at the floating-point u, moved into the domain of l* where rounding put it outside:
+**Conjugates.** ``l*(s u)`` is wanted at the floating-point u, moved into the domain of l* where rounding put it out:
 the entries of a column of CE sum to 1e-17, where l* is infinite. `conjugate` says how far the column moved (``defect``)
 and by how much its number can miss l* there. The tool is, for x, y in [0, 1] with ``|x - y| <= e <= 1/9``,
 
@@ -178,7 +178,7 @@ def _(loss: MSE, logits: Array, u: Array, label: Array, scale: Array) -> Conjuga
 @conjugate.register(BCE)
 @conjugate.register(Logistic)
 def _(loss: BCE | Logistic, logits: Array, u: Array, label: Array, scale: Array) -> Conjugate:
-    """Probabilities v (a sigmoid, its sign exact) beyond one are clipped; v is then right to u, or to what was clipped."""
+    """Probabilities v (a sigmoid, its sign exact) beyond one are clipped; v is then right to u, or what was clipped."""
     v = scale * jnp.abs(u)
     outside = jnp.maximum(v - 1.0, 0.0)
     known = 2.0 * unit(u.dtype) * v + outside
