@@ -73,6 +73,6 @@ def rooms_of(room):
 
 def test_solvers_and_theory_are_two_witnesses():
     """Neither imports the other, directly or through a third."""
-    assert {"theory", "solvers"} <= rooms_of("atlas")
+    assert "theory" in rooms_of("landscape")
     assert not {"theory", "atlas"} & rooms_of("solvers")
     assert not {"solvers", "atlas"} & rooms_of("theory")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ufm
-from ufm.atlas import THEOREMS, Evidence, Verdict, check, quantity, rerun, save_counterexample
+from ufm.atlas import THEOREMS, Verdict, check, quantity, rerun, save_counterexample
 from ufm.atlas._claims import strength
 from ufm.atlas._draw import BOUNDARY, Family, draw, from_spec, to_spec
 from ufm.atlas._trials import Trial, Trials, run_trials, try_once
