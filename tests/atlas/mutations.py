@@ -247,7 +247,7 @@ MUTATIONS = [
         CE,
         li2025,
         "mean_bias_after",
-        lambda f, mean, decay_b: mean * np.exp(-decay_b * li2025.STEP * li2025.STEPS),
+        lambda f, mean, decay_b, step: mean * np.exp(-decay_b * step * li2025.STEPS),
     ),
     Mutation("li2025/bce-forgets", BCE, closed_forms, "bce", unified_decay),
     Mutation("li2025/eq3", decays(BCE, 0.0924, 0.0924, 0.01), li2025_bias, "separation", eq_3_over_K),

@@ -130,9 +130,9 @@ STEP, STEPS = 0.5, 400
 DESCENT = Gradient(optax.sgd(STEP), tol=0.0, max_steps=STEPS)
 
 
-def mean_bias_after(mean: float, decay_b: float) -> float:
-    """Mean bias after `STEPS` steps of size `STEP` from ``mean``."""
-    return float(mean * (1.0 - STEP * decay_b) ** STEPS)
+def mean_bias_after(mean: float, decay_b: float, step: float) -> float:
+    """Mean bias after `STEPS` steps of length ``step`` from ``mean``."""
+    return float(mean * (1.0 - step * decay_b) ** STEPS)
 
 
 def _bias_law(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
@@ -141,7 +141,7 @@ def _bias_law(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     for mean in (5.0, 0.0):
         start = problem.init(jax.random.key(evidence.seed), bias_mean=mean)
         end = free_solve(problem, init=start, solver=DESCENT)
-        predicted = mean_bias_after(float(np.mean(start.b)), float(problem.decay.b))
+        predicted = mean_bias_after(float(np.mean(start.b)), float(problem.decay.b), STEP)
         quantities.append(
             quantity(f"mean bias after {STEPS} steps from {mean:g}", predicted, float(np.mean(end.params.b)), 1e-10)
         )
