@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 import ufm
 from ufm import Decay, Params, Problem, losses
-from ufm.solvers import Gradient, Newton, classwise, eliminates, solve
+from ufm.solvers import Newton, classwise, eliminates, solve
 from ufm.solvers._core import Scaled, norm
 from ufm.theory import certify
 
@@ -97,7 +97,6 @@ def test_what_is_eliminated():
     assert not eliminates("sgd", BALANCED)
     assert not eliminates(None, dataclasses.replace(BALANCED, features="per_class"))
     assert not eliminates(None, dataclasses.replace(BALANCED, per_class=1))
-    assert not isinstance(Newton(), Gradient)
 
 
 def test_free_features_stay_free_until_they_collapse():

@@ -17,6 +17,11 @@ def strength(problem: Problem) -> float:
     return float(np.sqrt(problem.counts[0] * float(problem.decay.W) * float(problem.decay.H)))
 
 
+def weight(problem: Problem) -> float:
+    """``sqrt(decay_W decay_H)``."""
+    return float(np.sqrt(float(problem.decay.W) * float(problem.decay.H)))
+
+
 def equivalent_decay_b(problem: Problem) -> float:
     """Decay of a bias per class with the same symmetric minimiser; inf without a bias."""
     if problem.bias == "none":

@@ -48,16 +48,21 @@ EQUIVALENCE = Theorem(
 )
 
 
+def outputs_of(mu: float, classes: int) -> tuple[float, float]:
+    """``((K-1) mu, mu)``: what is missing from 1 at the true class, and the output elsewhere."""
+    return (classes - 1) * mu, mu
+
+
 def _outputs(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     """Probabilities at the solution, from its logits by NumPy; mu alone predicts them."""
-    mu, K = strength(problem), problem.classes
+    missing, elsewhere = outputs_of(strength(problem), problem.classes)
     Z = np.asarray(problem.logits(evidence.solution.params))
-    true = np.arange(K)[:, None] == problem.labels[None, :]
+    true = np.arange(problem.classes)[:, None] == problem.labels[None, :]
     outputs = expit(Z) if isinstance(problem.loss, BCE) else softmax(Z, axis=0)
     return [
-        quantity("log of 1 - output at the true class", np.log((K - 1) * mu), np.log((1 - outputs[true]).mean()), 1e-6),
-        quantity("log of the output elsewhere", np.log(mu), np.log(outputs[~true].mean()), 1e-6),
-        quantity("spread of the outputs elsewhere, relative", 0.0, np.ptp(outputs[~true]) / mu, 1e-6),
+        quantity("log of 1 - output at the true class", np.log(missing), np.log((1 - outputs[true]).mean()), 1e-6),
+        quantity("log of the output elsewhere", np.log(elsewhere), np.log(outputs[~true].mean()), 1e-6),
+        quantity("spread of the outputs elsewhere, relative", 0.0, np.ptp(outputs[~true]) / strength(problem), 1e-6),
     ]
 
 

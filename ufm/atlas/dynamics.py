@@ -54,14 +54,25 @@ def _equal_decays(problem: Problem) -> bool:
     return problem.classifier is None and bool(np.isclose(float(problem.decay.W), float(problem.decay.H), rtol=1e-12))
 
 
+def kept(decay: float) -> float:
+    """``e^(-2 lambda t)``, the part of the imbalance that a flow for `TIME` leaves."""
+    return float(np.exp(-2.0 * decay * TIME))
+
+
 def _flow_law(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     start = _start(problem, evidence.seed)
     before, after = imbalance(start), imbalance(flow(problem, start))
-    kept = np.exp(-2.0 * float(problem.decay.W) * TIME)
+    predicted = kept(float(problem.decay.W)) * before
     return [
-        quantity("size of W'W - HH' after the flow", kept * np.linalg.norm(before), np.linalg.norm(after), 1e-8),
-        quantity("its distance from the law", 0.0, np.abs(after - kept * before).max(), 1e-8),
+        quantity("size of W'W - HH' after the flow", np.linalg.norm(predicted), np.linalg.norm(after), 1e-8),
+        quantity("its distance from the law", 0.0, np.abs(after - predicted).max(), 1e-8),
     ]
+
+
+def imbalance_after(x: Params, G: np.ndarray, step: float, decay: float) -> np.ndarray:
+    """``(1 - eta lambda)^2 D + eta^2 (H G'G H' - W'G G'W)``, D the imbalance of ``x``, G the gradient in Z."""
+    W, H = np.asarray(x.W), np.asarray(x.H)
+    return (1.0 - step * decay) ** 2 * imbalance(x) + step**2 * (H @ G.T @ G @ H.T - W.T @ G @ G.T @ W)
 
 
 def _descent_law(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
@@ -69,9 +80,7 @@ def _descent_law(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     x, step, decay = _start(problem, evidence.seed), 0.5, float(problem.decay.W)
     g = gradient(problem, x)
     moved = Params(*(np.asarray(a) - step * np.asarray(b) for a, b in ((x.W, g.W), (x.H, g.H))))
-    G, W, H = (np.asarray(a) for a in (logit_gradient(problem, x), x.W, x.H))
-    second = H @ G.T @ G @ H.T - W.T @ G @ G.T @ W
-    predicted = (1.0 - step * decay) ** 2 * imbalance(x) + step**2 * second
+    predicted = imbalance_after(x, np.asarray(logit_gradient(problem, x)), step, decay)
     found = imbalance(moved)
     return [
         quantity("size of W'W - HH' after a step", np.linalg.norm(predicted), np.linalg.norm(found), 1e-12),
@@ -107,10 +116,14 @@ DESCENT = Theorem(
 )
 
 
-def _balance(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
-    x = evidence.solution.params
+def balance(problem: Problem, x: Params) -> tuple[np.ndarray, np.ndarray]:
+    """``decay_W W'W`` and ``decay_H HH'`` (d, d)."""
     W, H = np.asarray(x.W), np.asarray(x.H)
-    left, right = float(problem.decay.W) * W.T @ W, float(problem.decay.H) * H @ H.T
+    return float(problem.decay.W) * W.T @ W, float(problem.decay.H) * H @ H.T
+
+
+def _balance(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+    left, right = balance(problem, evidence.solution.params)
     return [
         quantity("decay_W ||W||^2", np.trace(right), np.trace(left), 1e-9),
         quantity("decay_W W'W - decay_H HH'", 0.0, np.abs(left - right).max(), 1e-9),

@@ -10,10 +10,10 @@ import numpy as np
 from jax import Array
 from scipy.optimize import minimize
 
-from ufm.atlas._claims import near, random_for, yes
+from ufm.atlas._claims import near, random_for, weight, yes
 from ufm.atlas._core import CERTIFIED, Evidence, Quantity, Theorem, quantity
 from ufm.atlas._draw import Family, Shape
-from ufm.atlas.hong2024 import MERGED, weight
+from ufm.atlas.hong2024 import MERGED
 from ufm.losses import CE, Custom
 from ufm.problem import Problem
 

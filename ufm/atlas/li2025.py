@@ -107,15 +107,19 @@ def _bias_force_at_zero(problem: Problem) -> float:
     return decay * abs(closed_forms.bce_centred(strength(problem), problem.classes, decay).bias)
 
 
+def scores_of_norm(problem: Problem, rho: float) -> tuple[float, float]:
+    """Positive and negative score from ``rho = ||W||^2`` alone, as the papers write them."""
+    positive = float(np.sqrt(float(problem.decay.W) / (problem.counts[0] * float(problem.decay.H)))) * rho
+    positive /= problem.classes
+    return positive, -positive / (problem.classes - 1)
+
+
 def _scores_from_norm(problem: Problem, evidence: Evidence) -> list[Quantity]:
-    """Scores from the measured rho = ||W||^2 alone, as the papers write them."""
-    W = np.asarray(evidence.solution.params.W)
-    K = problem.classes
-    positive = float(np.sqrt(float(problem.decay.W) / (problem.counts[0] * float(problem.decay.H)))) * (W**2).sum() / K
+    positive, negative = scores_of_norm(problem, float(np.sum(np.asarray(evidence.solution.params.W) ** 2)))
     found = evidence.scores
     return [
         quantity("positive score", positive, found["positive"]["mean"]),
-        quantity("negative score", -positive / (K - 1), found["negative"]["mean"]),
+        quantity("negative score", negative, found["negative"]["mean"]),
         quantity("spread of positive scores", 0.0, found["positive"]["max"] - found["positive"]["min"]),
         quantity("spread of negative scores", 0.0, found["negative"]["max"] - found["negative"]["min"]),
     ]
@@ -126,14 +130,18 @@ STEP, STEPS = 0.5, 400
 DESCENT = Gradient(optax.sgd(STEP), tol=0.0, max_steps=STEPS)
 
 
+def mean_bias_after(mean: float, decay_b: float, step: float) -> float:
+    """Mean bias after `STEPS` steps of length ``step`` from ``mean``."""
+    return float(mean * (1.0 - step * decay_b) ** STEPS)
+
+
 def _bias_law(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     """Gradient descent from biases of mean 0 and 5: only the decay moves the mean."""
     quantities = []
     for mean in (5.0, 0.0):
         start = problem.init(jax.random.key(evidence.seed), bias_mean=mean)
         end = free_solve(problem, init=start, solver=DESCENT)
-        kept = (1.0 - STEP * float(problem.decay.b)) ** STEPS
-        predicted = float(np.mean(start.b)) * kept
+        predicted = mean_bias_after(float(np.mean(start.b)), float(problem.decay.b), STEP)
         quantities.append(
             quantity(f"mean bias after {STEPS} steps from {mean:g}", predicted, float(np.mean(end.params.b)), 1e-10)
         )

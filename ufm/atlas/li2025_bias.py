@@ -43,13 +43,17 @@ def _centred(problem: Problem) -> bool:
 # Equation 3: when the bias separates ---------------------------------------------------------
 
 
+def separation(gap: float, decay_b: float, classes: int) -> float:
+    """Left over right side of Eq. 3 at gap ``a = s rho/(K-1)``: the bias separates the scores above 1."""
+    return float((decay_b * gap + 1.0 / (2 * (classes - 1))) * (1.0 + np.exp(gap)))
+
+
 def _eq_3(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     """Both sides from the measured solution: rho = ||W||^2 on the left, the scores and the bias on the right."""
     K = problem.classes
     rho = float(np.sum(np.asarray(evidence.solution.params.W) ** 2))
     s = float(np.sqrt(float(problem.decay.W) / (problem.counts[0] * float(problem.decay.H))))
-    side = float(problem.decay.b) * s * rho / (K - 1) + 1.0 / (2 * (K - 1))
-    separates = side * (1.0 + np.exp(s * rho / (K - 1))) > 1.0
+    separates = separation(s * rho / (K - 1), float(problem.decay.b), K) > 1.0
     # z = w'h + b: a positive is recognised when z > 0, a negative when z < 0.
     bias, scores = evidence.bias, evidence.scores
     measured = scores["positive"]["min"] + bias.min() > 0 > scores["negative"]["max"] + bias.max()
@@ -58,8 +62,7 @@ def _eq_3(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
 
 def _eq_3_decided(problem: Problem) -> bool:
     a = closed_forms.bce_centred(strength(problem), problem.classes, float(problem.decay.b)).gap
-    K = problem.classes
-    return not near((float(problem.decay.b) * a + 1.0 / (2 * (K - 1))) * (1.0 + np.exp(a)))
+    return not near(separation(a, float(problem.decay.b), problem.classes))
 
 
 EQ_3 = Theorem(
@@ -92,16 +95,26 @@ def _collapsed(problem: Problem, rng: np.random.Generator) -> Params:
     return Params(W, H, np.full(problem.classes, rng.normal()))
 
 
+def bias_gradient(problem: Problem, point: Params) -> np.ndarray:
+    """Eqs. 20-21 at any point: ``mean(output_j - 1[y = j]) + decay_b b_j`` (K,), softmax for CE, sigmoids for BCE."""
+    Z = point.W @ point.H + point.b[:, None]
+    output = expit(Z) if isinstance(problem.loss, BCE) else np.exp(Z - np.logaddexp.reduce(Z, axis=0))
+    target = np.arange(problem.classes)[:, None] == problem.labels[None, :]
+    return np.asarray((output - target).mean(axis=1) + float(problem.decay.b) * point.b)
+
+
+def bias_slope(p: float, q: float, classes: int) -> float:
+    """Eq. 21 at collapse, without the decay: ``((K-1) sigma(q) - sigma(-p))/K``."""
+    return float(((classes - 1) * expit(q) - expit(-p)) / classes)
+
+
 def _bias_gradients(problem: Problem, evidence: Evidence) -> tuple[Params, np.ndarray, list[Quantity]]:
     """A collapsed point, the gradient of the loss in its biases, and Eqs. 20-21 at a point without structure."""
     rng = random_for(problem, evidence.seed)
     point = _collapsed(problem, rng)
     W, H = rng.normal(size=(problem.classes, problem.dim)), rng.normal(size=(problem.dim, problem.columns))
     anywhere = Params(W, H, rng.normal(size=problem.classes))
-    Z = W @ H + anywhere.b[:, None]
-    probability = expit(Z) if isinstance(problem.loss, BCE) else np.exp(Z - np.logaddexp.reduce(Z, axis=0))
-    target = np.arange(problem.classes)[:, None] == problem.labels[None, :]
-    formula = (probability - target).mean(axis=1) + float(problem.decay.b) * anywhere.b
+    formula = bias_gradient(problem, anywhere)
     points = [jax.tree.map(jnp.asarray, p) for p in (point, anywhere)]
     collapsed, general = (np.asarray(gradient(problem, p).b) for p in points)
     general_case = quantity("bias gradient at a random point: distance", 0.0, np.abs(general - formula).max(), 1e-12)
@@ -115,10 +128,8 @@ def _eq_20(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
 
 def _eq_21(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     point, found, general = _bias_gradients(problem, evidence)
-    K = problem.classes
-    scores = point.W @ point.H + point.b[:, None]
-    p, q = scores[0, 0], scores[1, 0]
-    predicted = ((K - 1) * expit(q) - expit(-p)) / K
+    logits = point.W @ point.H + point.b[:, None]
+    predicted = bias_slope(logits[0, 0], logits[1, 0], problem.classes)
     return [
         quantity("mean bias gradient of the loss at collapse", predicted, found.mean(), 1e-12),
         quantity("its spread over classes", 0.0, np.ptp(found), 1e-12),

@@ -46,6 +46,11 @@ WITH_BIAS = Theorem(
 )
 
 
+def frame_size(mu: float, classes: int) -> float:
+    """``1 - K mu/2``: half the loss with target 1 has ``X = (1 - K mu_half) I``; ours is twice that."""
+    return max(0.0, 1.0 - classes * mu / 2.0)
+
+
 def _frame(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     x = evidence.solution.params
     identity = np.eye(problem.classes)
@@ -54,8 +59,7 @@ def _frame(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
         "NC1": evidence.collapse.nc1,
     }
     shape = [quantity(name, 0.0, float(value), 1e-6) for name, value in distances.items()]
-    # Half the loss with target 1 has X = (1 - K mu_half) I; ours is twice that, so mu_half = mu/2.
-    size = max(0.0, 1.0 - problem.classes * strength(problem) / 2.0)
+    size = frame_size(strength(problem), problem.classes)
     return [quantity("positive score", size, evidence.scores["positive"]["mean"]), *shape]
 
 

@@ -19,6 +19,7 @@ from ufm.atlas._claims import (
     random_for,
     strength,
     symmetric_logits,
+    weight,
     yes,
 )
 from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
@@ -79,8 +80,7 @@ def _certificate(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     U = np.asarray(jax.vmap(jax.grad(problem.loss), (1, 0), 1)(logits, jnp.asarray(problem.labels)))
     weighted = U * np.sqrt(np.broadcast_to(problem.multiplicity, (problem.columns,)))[None, :]
     norm = np.linalg.norm(weighted, 2) / problem.samples
-    bound = float(np.sqrt(float(problem.decay.W) * float(problem.decay.H)))
-    return [quantity("||grad_Z|| / sqrt(decay_W decay_H), at most 1", 1.0, max(1.0, norm / bound), 1e-8)]
+    return [quantity("||grad_Z|| / sqrt(decay_W decay_H), at most 1", 1.0, max(1.0, norm / weight(problem)), 1e-8)]
 
 
 CERTIFICATE = Theorem(
@@ -103,15 +103,20 @@ def coarse_groups(problem: Problem) -> list[int]:
     return [m for m in range(1, problem.classes) if problem.classes % m == 0]
 
 
+def coarse_gap(mu: float, classes: int, groups: int, alpha: float = 0.0) -> float:
+    """Gap of the best point of ``groups`` equal groups: ``log((m-1)(1-P)/P)``, ``P = mu s (m-1) + alpha (m-1)/m``."""
+    m = groups
+    P = mu * (classes // m) * (m - 1) + alpha * (m - 1) / m
+    return max(0.0, float(np.log((m - 1) * (1.0 - P) / P))) if 0 < P < 1 else 0.0
+
+
 def coarse_point(problem: Problem, groups: int, alpha: float = 0.0) -> Params:
     """The minimiser among points that merge the classes into ``groups`` equal groups; critical in the full problem.
 
-    CE and label smoothing: ``Zbar = a (B B' - J/m)``, B = I_m (x) 1_s, with
-    ``a = log((m-1)(1-P)/P)``, ``P = mu s (m-1) + alpha (m-1)/m``, and 0 where that is not positive.
+    CE and label smoothing: ``Zbar = a (B B' - J/m)``, B = I_m (x) 1_s, with the a of `coarse_gap`.
     """
     K, m = problem.classes, groups
-    P = strength(problem) * (K // m) * (m - 1) + alpha * (m - 1) / m
-    a = max(0.0, np.log((m - 1) * (1.0 - P) / P)) if 0 < P < 1 else 0.0
+    a = coarse_gap(strength(problem), K, m, alpha)
     r = np.sqrt(problem.counts[0] * float(problem.decay.H) / float(problem.decay.W))
     rows = np.zeros((K, problem.dim))
     if m > 1:
@@ -120,6 +125,11 @@ def coarse_point(problem: Problem, groups: int, alpha: float = 0.0) -> Params:
     W = np.sqrt(a * r) * rows
     bias = {"per_class": np.zeros(K), "unified": np.zeros(()), "none": None}[problem.bias]
     return jax.tree.map(jnp.asarray, Params(W, (W / r)[problem.labels].T, bias))
+
+
+def escape_curvature(problem: Problem, norm: float) -> float:
+    """``-2 (||grad_Z|| - sqrt(decay_W decay_H))``, for a direction of unit a."""
+    return -2.0 * (float(norm) - weight(problem))
 
 
 def escape(problem: Problem, point: Params, name: str) -> list[Quantity]:
@@ -134,11 +144,10 @@ def escape(problem: Problem, point: Params, name: str) -> list[Quantity]:
     ratio = (float(problem.decay.H) / float(problem.decay.W)) ** 0.25
     still = None if point.b is None else jnp.zeros_like(point.b)
     direction = Params(jnp.asarray(ratio * np.outer(left[:, 0], a)), jnp.asarray(-np.outer(a, right[0]) / ratio), still)
-    excess = sizes[0] - np.sqrt(float(problem.decay.W) * float(problem.decay.H))
     bent, slope = curvature(problem, point, direction)
     measured = float(bent)
     return [
-        quantity(f"curvature of the escape direction, {name}", -2.0 * excess, measured, 1e-10),
+        quantity(f"curvature of the escape direction, {name}", escape_curvature(problem, sizes[0]), measured, 1e-10),
         quantity(f"gradient, {name}", 0.0, full_norm(slope), 1e-10),
         yes(f"the direction escapes, {name}", True, measured < 0),
     ]
