@@ -44,7 +44,10 @@ from ufm.solvers._core import (
 )
 
 ALONE = 0.1
-"""Share of the decrease promised by the means from which on the deviations may move alone: less is left to a joint step."""
+"""Share of the means' predicted decrease from which on the deviations may move alone.
+
+Near 1 they crawl again: 471 steps for 84 (MSE, K=10, d=12, n=50, decays 2.62e-5, .0195, .0383, unified bias, seed 37).
+"""
 
 
 @pytree()
@@ -187,10 +190,11 @@ class Newton:
         within, length_w, predicted_w, products_w, on_boundary_w = steihaug(
             split.deviation_hessian(means), state.gradient.H - split.spread(slope), state.radius, target, self.max_cg
         )
-        # The means' block errs by the deviations: where these cannot vanish within a radius that the errors have
-        # cut, and promise a fair part of the decrease, they move first and alone.
+        # The means' block errs by the deviations: where the errors have cut the radius to less than half of these,
+        # and they promise a fair part of the decrease, they move first and alone. At twice that radius a first
+        # misstep of BCE counts already (K=10, d=64, n=50: 63 gradients for 57).
         deviations = norm(state.point.H - split.spread(means))
-        alone = (state.radius < deviations) & (predicted_w > ALONE * predicted)
+        alone = (2.0 * state.radius < deviations) & (predicted_w > ALONE * predicted)
         others = jnp.where(alone, 0.0, 1.0).astype(length.dtype)
         move = jax.tree.map(lambda x: others * x, move)
         return (
