@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,8 +15,10 @@ import optax
 from jax import Array
 
 from ufm._base import nearest, read_call, require
+from ufm.losses import Custom
 from ufm.problem import Params, Problem
 from ufm.solvers import classwise
+from ufm.solvers import saddles as points
 from ufm.solvers._core import TOLERANCES, Solution, Solver, Status, advance, least_tolerance, run, with_tolerance
 from ufm.solvers.gradient import Gradient
 from ufm.solvers.lbfgs import LBFGS
@@ -38,10 +42,24 @@ OPTIONS: dict[str, tuple[str, ...]] = dict.fromkeys(NAMED, ()) | {
     "adamw": ("lr", "decay"),
 }
 
-_run = jax.jit(run, static_argnums=0)
+SADDLES = ("leave", "keep")
+ESCAPES = 3
+"""Saddles that a solve leaves: the first one by symmetry, and others that lie on the way down from it."""
+
 _eliminated = jax.jit(classwise.eliminated)
 _expanded = jax.jit(classwise.expanded)
-_run_eliminated = jax.jit(classwise.run_eliminated, static_argnums=0)
+
+
+def _screened(solve: Callable[..., Solution], solver: Solver, problem: Any, params: Params) -> tuple[Solution, Array]:
+    """A solve, and whether its end needs a look for negative curvature: one program."""
+    found = solve(solver, problem, params)
+    return found, (found.status == Status.CONVERGED) & ~points.screened(problem, found.params)
+
+
+_run = jax.jit(functools.partial(_screened, run), static_argnums=0)
+_run_eliminated = jax.jit(functools.partial(_screened, classwise.run_eliminated), static_argnums=0)
+_suspect = jax.jit(lambda problem, found: (found.status == Status.CONVERGED) & ~points.screened(problem, found.params))
+_way_down = jax.jit(points.way_down)
 _start = jax.jit(lambda solver, problem, params: solver.start(problem.astype(params.H.dtype), params), static_argnums=0)
 _advance = jax.jit(advance, static_argnums=0)
 _finish = jax.jit(lambda solver, problem, state: solver.finish(problem, state), static_argnums=0)
@@ -68,6 +86,7 @@ def solve(
     init: Params | None = None,
     *,
     eliminate: bool = True,
+    saddles: str = "leave",
     starts: int = 1,
     scale: float = 1.0,
     bias_mean: float = 0.0,
@@ -85,6 +104,9 @@ def solve(
             any (W, b) the best features of a class coincide, so the problem with one feature per class has
             the same minimum at a cost that does not depend on n. Value and gradient are those of the full
             problem. False keeps every feature free at every step: the run that *shows* collapse.
+        saddles: a solve that converges to a strict saddle leaves it along a direction of negative curvature and
+            goes on (Newton and L-BFGS; from the third saddle, and with other solvers, the status is ``saddle``).
+            ``"keep"`` returns any critical point as converged, for those who look for them.
         starts: number of random starts; the solution of lowest value is returned (`multistart`
             returns them all).
         scale: of the random start (`Problem.init`).
@@ -93,7 +115,7 @@ def solve(
         progress: called from the host with (steps, residual) between chunks of the solve.
 
     Raises:
-        InputError: for a start of the wrong shape, or a tolerance that the dtype cannot reach.
+        InputError: for a start of the wrong shape, a tolerance that the dtype cannot reach, or a batch of problems.
 
     >>> import jax; jax.config.update("jax_enable_x64", True)
     >>> import ufm
@@ -108,6 +130,7 @@ def solve(
         solver,
         init,
         eliminate=eliminate,
+        saddles=saddles,
         starts=starts,
         scale=scale,
         bias_mean=bias_mean,
@@ -135,6 +158,7 @@ def multistart(
     init: Params | None = None,
     *,
     eliminate: bool = True,
+    saddles: str = "leave",
     starts: int = 1,
     scale: float = 1.0,
     bias_mean: float = 0.0,
@@ -153,7 +177,9 @@ def multistart(
     normalized = isinstance(problem, NormalizedProblem)
     require(normalized or isinstance(problem, Problem), "problem", type(problem).__name__, "a ufm.Problem")
     plain = problem.problem if isinstance(problem, NormalizedProblem) else problem
+    require_single(problem)
     plain.loss.check(plain.classes)
+    require(saddles in SADDLES, "saddles", saddles, nearest(str(saddles), SADDLES))
     require(isinstance(starts, (int, np.integer)) and starts >= 1, "starts", starts, "a whole number >= 1")
     require(np.isfinite(scale) and scale >= 0, "scale", scale, "a finite number >= 0")
     require(bool(np.isfinite(bias_mean)), "bias_mean", bias_mean, "a finite number")
@@ -165,12 +191,12 @@ def multistart(
     require(not normalized or isinstance(solver, Newton), "solver", solver, "newton for a normalised problem")
     if init is not None:
         require(starts == 1, "starts", starts, "1 when an initial point is given")
-        points = [_checked(problem, init, dtype)]
+        begun = [_checked(problem, init, dtype)]
     else:
         keys = [key] if starts == 1 else jax.random.split(key, starts)
-        points = [problem.init(k, scale, bias_mean, dtype) for k in keys]
+        begun = [problem.init(k, scale, bias_mean, dtype) for k in keys]
     eliminate = eliminate and eliminates(solver, problem)
-    return [_solve_one(solver, problem, point, progress, eliminate) for point in points]
+    return [_solve_one(solver, problem, start, progress, eliminate, saddles == "leave") for start in begun]
 
 
 def eliminates(solver: Solver | str | None, problem: Problem | NormalizedProblem) -> bool:
@@ -234,13 +260,58 @@ def _checked(problem: Problem | NormalizedProblem, init: Params, dtype: Any) -> 
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), Params(W, init.H, init.b))
 
 
+def require_single(problem: Problem | NormalizedProblem) -> None:
+    """Refuse a batch of problems: leaves with one axis more than a problem's own have."""
+    inner = problem.problem if isinstance(problem, NormalizedProblem) else problem
+    leaves = {f"decay.{name}": (value, 0) for name, value in vars(inner.decay).items()}
+    leaves["classifier"] = (inner.classifier, 2)
+    if not isinstance(inner.loss, Custom):  # the parameters of a user's own loss may be arrays
+        leaves |= {f"loss.{name}": (value, 0) for name, value in inner.loss.hyper.items()}
+    if isinstance(problem, NormalizedProblem):
+        leaves["gamma"] = (problem.gamma, 0)
+    for name, (value, dimensions) in leaves.items():
+        single = value is None or np.ndim(value) == dimensions
+        own = "a number" if dimensions == 0 else "one matrix (classes, dim)"
+        allowed = f"that of {own}; for many problems at once use ufm.sweep, or jax.vmap over ufm.solvers.run"
+        require(single, f"{name}.shape", np.shape(value), allowed)
+
+
 def _solve_one(
     solver: Solver,
     problem: Problem | NormalizedProblem,
     params: Params,
     progress: Callable[[int, float], None] | None,
     eliminate: bool,
+    leave: bool,
 ) -> Solution:
+    found, suspect = _attempt(solver, problem, params, progress, eliminate)
+    spent = [found]
+    while leave and bool(suspect):
+        below, saddle = _way_down(problem, found.params)
+        if not bool(saddle):
+            break
+        if len(spent) > ESCAPES or not isinstance(solver, (Newton, LBFGS)):
+            return dataclasses.replace(_totalled(spent), status=jnp.asarray(Status.SADDLE, jnp.int32))
+        found, suspect = _attempt(solver, problem, below, progress, eliminate)
+        spent.append(found)
+    return _totalled(spent)
+
+
+def _totalled(spent: Sequence[Solution]) -> Solution:
+    """The last solution, with the steps and evaluations of all."""
+    if len(spent) == 1:
+        return spent[0]
+    steps, evaluations = (sum(getattr(s, name) for s in spent) for name in ("steps", "evaluations"))
+    return dataclasses.replace(spent[-1], steps=steps, evaluations=evaluations)
+
+
+def _attempt(
+    solver: Solver,
+    problem: Problem | NormalizedProblem,
+    params: Params,
+    progress: Callable[[int, float], None] | None,
+    eliminate: bool,
+) -> tuple[Solution, Array]:
     if progress is None:
         return (_run_eliminated if eliminate else _run)(solver, problem, params)
     solved, start = _eliminated(problem, params) if eliminate else (problem, params)
@@ -254,4 +325,5 @@ def _solve_one(
         if time.perf_counter() - began < 0.25:
             chunk *= 2
         progress(int(state.steps), float(state.residual))
-    return _finish(solver, problem, _expanded(problem, state) if eliminate else state)
+    found = _finish(solver, problem, _expanded(problem, state) if eliminate else state)
+    return found, _suspect(problem, found)

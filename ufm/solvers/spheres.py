@@ -74,7 +74,7 @@ class Spheres:
     def value_and_gradient(self, point: Params) -> tuple[Array, Params]:
         """Value and Riemannian gradient."""
         value, gradient = jax.value_and_grad(self.objective)(point)
-        return value, self._tangent(point, gradient)
+        return value, self.tangent(point, gradient)
 
     def hessian(self, point: Params) -> Callable[[Params], Params]:
         """Riemannian Hessian, as a map of tangent vectors."""
@@ -82,7 +82,7 @@ class Spheres:
         bend_w, bend_h = self._normal_parts(point, gradient)
 
         def product(xi: Params) -> Params:
-            euclidean = self._tangent(point, hvp(xi))
+            euclidean = self.tangent(point, hvp(xi))
             return Params(euclidean.W - bend_w * xi.W, euclidean.H - bend_h * xi.H, euclidean.b)
 
         return product
@@ -106,7 +106,8 @@ class Spheres:
         of_h = jnp.sum(point.H * g.H, axis=0, keepdims=True) / self.columns**2
         return of_w, of_h
 
-    def _tangent(self, point: Params, g: Params) -> Params:
+    def tangent(self, point: Params, g: Params) -> Params:
+        """Projection of ``g`` onto the directions that keep all norms at ``point``."""
         of_w, of_h = self._normal_parts(point, g)
         return Params(g.W - of_w * point.W, g.H - of_h * point.H, g.b)
 
