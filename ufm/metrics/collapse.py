@@ -1,6 +1,13 @@
 """Neural-collapse metrics NC1-NC4 of Papyan, Han & Donoho 2020, in the forms of Zhu et al. 2021.
 
 Arrays in the papers' shapes: classifier W (K, d), features H (d, N), labels (N,), bias b (K,) or None.
+
+A tie is several classes whose logits, or distances, rounding cannot tell apart (`tied`). They share the decision
+equally: two decisions agree as often as two draws from them would, and a tie of all K classes is right with a
+share of 1/K. `ufm.measure` follows the same rule.
+
+What needs no samples (`configuration`) takes memory of the order ``K d``: Gram matrices enter through their d x d
+side once ``K > d``, the cosines of pairs in blocks.
 """
 
 from __future__ import annotations
@@ -14,7 +21,9 @@ import numpy as np
 from jax import Array
 
 from ufm._base import matmul, pytree
-from ufm.geometry import centering, gram_distance, unit
+
+BLOCK = 2**23
+"""Entries of a block of cosines (64 MiB in float64)."""
 
 
 @pytree()
@@ -22,21 +31,24 @@ from ufm.geometry import centering, gram_distance, unit
 class Collapse:
     """Collapse metrics; all are zero at a simplex-ETF collapse. Scalars.
 
+    None depends on the scales of W and H. A zero matrix has distance 1 from every configuration.
+
     Attributes:
-        nc1: within-class over between-class variability, ``tr(S_W S_B^+)/K``.
-        nc2: distance of the row-centred classifier's Gram matrix from that of a simplex ETF, both of
+        nc1: within-class over between-class variability, ``tr(S_W S_B^+)/K``. Infinite for features that vary
+            within classes only; NaN, since 0/0 is undefined, for features that do not vary.
+        nc2: distance of the row-centered classifier's Gram matrix from that of a simplex ETF, both of
             unit norm: ``|| W W'/||W W'|| - M/sqrt(K-1) ||``, in [0, 2].
-        nc2_uncentred: the same without centring the rows of W.
-        nc2_means: the same for the globally centred class means.
+        nc2_uncentred: the same without centering the rows of W.
+        nc2_means: the same for the globally centered class means.
         nc2_means_uncentred: the same for the class means themselves.
         nc3: distance of ``W Hbar_c`` from ``M``, both of unit norm (self-duality).
-        nc4: fraction of samples whose largest logit is not the nearest class mean.
+        nc4: fraction of samples whose largest logit is not that of the nearest class mean; ties share.
         equinorm_classifier: std over mean of ``||w_k||``.
-        equinorm_means: std over mean of the norms of the centred class means.
-        equiangular_classifier: std over pairs of ``cos(w_j, w_k)``, rows centred.
-        equiangular_means: the same for the centred class means.
-        maximal_angle_classifier: mean over pairs of ``|cos(w_j, w_k) + 1/(K-1)|``, rows centred.
-        maximal_angle_means: the same for the centred class means.
+        equinorm_means: std over mean of the norms of the centered class means.
+        equiangular_classifier: std over pairs of ``cos(w_j, w_k)``, rows centered.
+        equiangular_means: the same for the centered class means.
+        maximal_angle_classifier: mean over pairs of ``|cos(w_j, w_k) + 1/(K-1)|``, rows centered.
+        maximal_angle_means: the same for the centered class means.
     """
 
     nc1: Any
@@ -80,77 +92,198 @@ def collapse(W: Array, H: Array, labels: Array, b: Array | None = None) -> Colla
     >>> round(float(metrics.nc1), 6), round(float(metrics.nc2), 4), float(metrics.nc4)
     (0.0, 0.0, 0.0)
     """
-    labels = jnp.asarray(labels, jnp.int32)
-    predicted = predicted_class(W, H, b)
+    labels, eps = jnp.asarray(labels, jnp.int32), rounding(H.shape[0], H.dtype)
+    logits, size = matmul(W, H), _norms(H.T) * jnp.max(_norms(W))
+    if b is not None:
+        logits, size = logits + jnp.broadcast_to(b, (W.shape[0],))[:, None], size + jnp.max(jnp.abs(b))
+    decided = tied(logits, eps * size)
     # All but the logits is a matter of differences, which a common offset of the features must not drown.
-    centre = jnp.mean(H, axis=1)
+    centre, largest = jnp.mean(H, axis=1), jnp.max(_norms(H.T))
     H = H - centre[:, None]
     means = class_means(H, labels, W.shape[0])
     # What rounding of the mean has left, of many samples in float32.
     shares = jax.ops.segment_sum(jnp.ones(H.shape[1], H.dtype), labels, W.shape[0]) / H.shape[1]
     rest = matmul(means, shares)
     centred, centre = means - rest[:, None], centre + rest
+    closeness = matmul(means.T, H) - 0.5 * jnp.sum(means**2, axis=0)[:, None]
+    near = tied(closeness, closeness_rounding(_norms(H.T), jnp.max(_norms(means.T)), largest, eps))
     return Collapse(
-        nc1=within_over_between(H, labels, means, centred),
-        nc4=jnp.mean((predicted != nearest_mean(H, means)).astype(W.dtype)),
-        **configuration(W, centred, centre),
+        nc1=_within_over_between(H - means[:, labels], centred.T, largest),
+        nc4=1.0 - jnp.mean(agreement(decided, near)).astype(W.dtype),
+        **configuration(W, centred.T, centre),
     )
 
 
-def configuration(W: Array, centred: Array, centre: Array) -> dict[str, Array]:
-    """The metrics of `Collapse` that need no samples: of W (K, d), centred class means (d, K), global mean (d,)."""
-    classes, means = W.shape[0], centred + centre[:, None]
-    rows = W - jnp.mean(W, axis=0, keepdims=True)
-    etf = jnp.asarray(centering(classes), W.dtype)
-    nc2, nc2_means, nc2_uncentred, nc2_means_uncentred = jax.vmap(lambda x: gram_distance(x, etf))(
-        jnp.stack([rows, centred.T, W, means.T])
-    )
-    equinorm = jax.vmap(_norm_variation)(jnp.stack([W, centred.T]))
-    equiangular, maximal_angle = jax.vmap(_angles)(jnp.stack([rows, centred.T]))
+def rounding(dim: int, dtype: Any) -> float:
+    """What rounding moves a product of ``dim`` terms by, relative to the norms of its factors: ``sqrt(dim) eps``.
+
+    Twice the probabilistic bound of Higham & Mary 2019 (SIAM J. Sci. Comput. 41(5), Thm 2.4) for an inner product,
+    since two of them are compared.
+    """
+    return float(np.sqrt(dim) * np.finfo(np.dtype(dtype)).eps)
+
+
+def closeness_rounding(features: Any, means: Any, largest: Any, eps: float) -> Any:
+    """`rounding` of ``m'h - |m|^2/2``, where centering has moved h and m by ``eps largest``.
+
+    Args:
+        features: ``|h|`` of the centered features (N,).
+        means: the largest ``|m|``.
+        largest: largest norm of a feature before it was centered.
+        eps: `rounding` of the dimension.
+    """
+    return eps * (features * means + largest * (features + means + eps * largest))
+
+
+def tied(columns: Any, width: Any) -> Any:
+    """Which entries share the largest place of their column (K, N): those within ``width`` (N,) of it.
+
+    >>> tied(np.array([[1.0, 2.0], [1.0, 0.0]]), np.zeros(2)).tolist()
+    [[True, True], [True, False]]
+    """
+    return columns >= (columns.max(axis=0) - width)[None, :]
+
+
+def agreement(first: Any, second: Any) -> Any:
+    """Chance that draws from each column of ``first`` and of ``second`` are equal: ``|A n B|/(|A| |B|)`` (N,).
+
+    >>> agreement(np.array([[True], [True]]), np.array([[True], [False]])).tolist()
+    [0.5]
+    """
+    both, one, other = (_room(x).asarray(x.sum(axis=0), float) for x in (first & second, first, second))
+    return both / (one * other)
+
+
+def between_inverse(centred: Any, largest: Any) -> tuple[Any, Any]:
+    """``A`` with ``|A x|^2 = x' S_B^+ x / K``, and below what a singular value or deviation is rounding.
+
+    ``S_B = C'C/K`` with the centered means C (K, d), of rank K-1 at most; its pseudo-inverse drops singular values
+    below the rounding of the means, which ``largest``, the norm of the largest feature, may dwarf.
+    """
+    xp, (K, d) = _room(centred), centred.shape
+    # The squares of the singular values would lose half of the digits; those of a triangular factor do not.
+    narrow = np.linalg.qr(centred, mode="r") if xp is np and K > d else centred
+    _, sizes, right = xp.linalg.svd(narrow, full_matrices=False)
+    least = max(K, d) * float(np.finfo(np.dtype(centred.dtype)).eps) * xp.maximum(xp.linalg.norm(centred), largest)
+    # The weighted sum of the means is zero.
+    kept = (sizes > least) & (xp.arange(sizes.size, dtype=np.int32) < K - 1)
+    return xp.where(kept, 1.0 / xp.where(kept, sizes, 1.0), 0.0)[:, None] * right, least
+
+
+def ratio_of_variances(value: Any, inverse: Any, furthest: Any, least: Any) -> Any:
+    """NC1: ``value`` where the means differ; else infinite if a sample deviates from its mean, or 0/0, NaN.
+
+    Args:
+        value: ``(1/N) sum_i |A dev_i|^2``.
+        inverse: A.
+        furthest: largest ``|dev_i|``.
+        least: below what a deviation is rounding.
+    """
+    xp = _room(inverse)
+    return xp.where(xp.any(inverse != 0), value, xp.where(furthest > least, np.inf, np.nan))
+
+
+def _within_over_between(deviations: Array, centred: Array, largest: Array) -> Array:
+    """NC1, ``tr(S_W S_B^+)/K``, as a sum of squares (never negative); deviations (d, N), centered means (K, d)."""
+    inverse, least = between_inverse(centred, largest)
+    # tr(S_W S_B^+)/K = (1/N) sum_i dev_i' (K C^+' C^+) dev_i / K: the two K cancel.
+    value = jnp.sum(matmul(inverse, deviations) ** 2) / deviations.shape[1]
+    return ratio_of_variances(value, inverse, jnp.max(_norms(deviations.T)), least)
+
+
+def configuration(W: Any, centred: Any, centre: Any, pairs: Any = None) -> dict[str, Any]:
+    """The metrics of `Collapse` that need no samples, of JAX arrays or, without compiling, of NumPy arrays.
+
+    Args:
+        W: classifier (K, d).
+        centred: class means minus the global mean (K, d).
+        centre: global mean (d,).
+        pairs: dtype in which the K^2 cosines are computed, if not in that of W.
+    """
+    W, (centred, centre) = _scaled(W)[0], _scaled(centred, centre)
+    row, offset = W.mean(axis=0), centred.mean(axis=0)
+    rows, means = W - row[None, :], centred - offset[None, :]
+    classifier, features = _gram(rows), _gram(means)
+    equiangular, maximal_angle = _angles(rows, pairs)
+    equiangular_means, maximal_angle_means = _angles(centred, pairs)
     return {
-        "nc2": nc2,
-        "nc2_uncentred": nc2_uncentred,
-        "nc2_means": nc2_means,
-        "nc2_means_uncentred": nc2_means_uncentred,
-        "nc3": jnp.linalg.norm(unit(matmul(W, centred)) - unit(etf)),
-        "equinorm_classifier": equinorm[0],
-        "equinorm_means": equinorm[1],
-        "equiangular_classifier": equiangular[0],
-        "equiangular_means": equiangular[1],
-        "maximal_angle_classifier": maximal_angle[0],
-        "maximal_angle_means": maximal_angle[1],
+        "nc2": _to_etf(rows, classifier, 0.0 * row),
+        "nc2_uncentred": _to_etf(rows, classifier, row),
+        "nc2_means": _to_etf(means, features, offset),
+        "nc2_means_uncentred": _to_etf(means, features, offset + centre),
+        "nc3": _to_duality(W, rows, centred),
+        "equinorm_classifier": _norm_variation(W),
+        "equinorm_means": _norm_variation(centred),
+        "equiangular_classifier": equiangular,
+        "equiangular_means": equiangular_means,
+        "maximal_angle_classifier": maximal_angle,
+        "maximal_angle_means": maximal_angle_means,
     }
 
 
-def within_over_between(H: Array, labels: Array, means: Array, centred: Array) -> Array:
-    """NC1, ``tr(S_W S_B^+)/K``, as a sum of squares (never negative).
+def _room(x: Any) -> Any:
+    """The module whose functions take x: NumPy, or JAX's."""
+    return np if isinstance(x, (np.ndarray, np.generic)) else jnp
 
-    ``S_B = C C'/K`` with the centred means C (d, K), of rank K-1 at most; its pseudo-inverse drops singular values
-    below the rounding of the means.
+
+def _norms(rows: Any) -> Any:
+    return _room(rows).linalg.norm(rows, axis=1)
+
+
+def _product(a: Any, b: Any) -> Any:
+    return np.matmul(a, b) if _room(a) is np else matmul(a, b)
+
+
+def _positive(x: Any) -> Any:
+    """A divisor: x, or 1 where it is 0."""
+    return _room(x).where(x > 0, x, 1.0)
+
+
+def _scaled(*arrays: Any) -> list[Any]:
+    """Arrays over their largest entry: fourth powers of what is left neither overflow nor vanish."""
+    xp = _room(arrays[0])
+    size = _positive(xp.max(xp.stack([xp.max(xp.abs(x)) for x in arrays])))
+    return [x / size for x in arrays]
+
+
+def _gram(rows: Any) -> Any:
+    """Gram matrix of centered rows (K, d), or ``R'R`` where that is smaller: both have the same eigenvalues."""
+    return _product(rows.T, rows) if rows.shape[1] < rows.shape[0] else _product(rows, rows.T)
+
+
+def _to_etf(rows: Any, gram: Any, common: Any) -> Any:
+    """NC2 of the rows ``r_k + common``, where the ``r_k`` sum to zero: no term cancels another.
+
+    ``M`` and ``R R'`` vanish on the vector of ones, so that ``common`` meets M nowhere. On the rest M is the identity,
+    and what of ``G/|G| - M/sqrt(K-1)`` the d x d side of the Gram matrix does not see is ``M`` alone.
     """
-    left, sizes, _ = jnp.linalg.svd(centred, full_matrices=False)
-    eps = jnp.finfo(H.dtype).eps
-    # Centring leaves rounding of the size of the means themselves, which may dwarf the centred ones.
-    kept = sizes > max(centred.shape) * eps * jnp.linalg.norm(means)
-    kept &= jnp.arange(kept.size, dtype=jnp.int32) < centred.shape[1] - 1  # their weighted sum is zero
-    inverse = jnp.where(kept, 1.0 / jnp.where(kept, sizes, 1.0), 0.0)
-    deviations = matmul(left.T, H - means[:, labels]) * inverse[:, None]
-    # tr(S_W S_B^+)/K = (1/N) sum_i dev_i' (K C^+' C^+) dev_i / K: the two K cancel.
-    return jnp.sum(deviations**2) / H.shape[1]
+    xp, (K, d) = _room(rows), rows.shape
+    cross, level = xp.sum(_product(rows, common) ** 2), K * xp.sum(common**2)
+    beside = 2.0 * K * cross + level**2
+    size = _positive(xp.sqrt(xp.sum(gram**2) + beside))
+    apart = gram / size - _frame(xp, gram, K)
+    return xp.sqrt(xp.sum(apart**2) + max(K - 1 - d, 0) / (K - 1.0) + beside / size / size)
 
 
-def predicted_class(W: Array, H: Array, b: Array | None = None) -> Array:
-    """Class of the largest logit (N,)."""
-    logits = matmul(W, H)
-    if b is not None:
-        logits = logits + jnp.broadcast_to(b, (W.shape[0],))[:, None]
-    return jnp.argmax(logits, axis=0)
+def _frame(xp: Any, like: Any, K: int) -> Any:
+    """``M/sqrt(K-1)``, or what it is on ``d < K`` centered directions."""
+    identity = xp.eye(len(like), dtype=like.dtype)
+    return (identity - 1.0 / K if len(like) == K else identity) / float(np.sqrt(K - 1.0))
 
 
-def nearest_mean(H: Array, means: Array) -> Array:
-    """Class whose mean is nearest (N,)."""
-    distances = jnp.sum(means**2, axis=0)[:, None] - 2.0 * matmul(means.T, H)
-    return jnp.argmin(distances, axis=0)
+def _to_duality(W: Any, rows: Any, centred: Any) -> Any:
+    """NC3, ``||P/||P|| - M/sqrt(K-1)||`` for the product ``P = W C'`` of classifier and centered means.
+
+    More than d + 1 classes are never dual: ``2 - 2 <P, M>/(||P|| sqrt(K-1))`` is then at least 1/(K-1), and may be
+    computed as a difference.
+    """
+    xp, (K, d) = _room(W), W.shape
+    if d + 1 >= K:
+        product = _product(W, centred.T)
+        return xp.linalg.norm(product / _positive(xp.linalg.norm(product)) - _frame(xp, product, K))
+    size = xp.sqrt(xp.maximum(xp.sum(_product(W.T, W) * _product(centred.T, centred)), 0.0))
+    overlap = xp.einsum("kd,kd->", rows, centred) / _positive(size) / float(np.sqrt(K - 1.0))
+    return xp.where(size > 0, xp.sqrt(xp.maximum(2.0 - 2.0 * overlap, 0.0)), 1.0)
 
 
 @jax.jit
@@ -174,21 +307,28 @@ def scores(W: Array, H: Array, labels: Array) -> dict[str, dict[str, Array]]:
     return {"positive": summary(true), "negative": summary(~true)}
 
 
-def _norm_variation(rows: Array) -> Array:
+def _norm_variation(rows: Any) -> Any:
     """Std over mean of the norms of rows."""
-    norms = jnp.linalg.norm(rows, axis=1)
-    mean = jnp.mean(norms)
-    return jnp.std(norms) / jnp.where(mean > 0, mean, 1.0)
+    norms = _norms(rows)
+    return norms.std() / _positive(norms.mean())
 
 
-def _angles(rows: Array) -> tuple[Array, Array]:
+def _angles(rows: Any, dtype: Any = None) -> tuple[Any, Any]:
     """Std of the cosines of all pairs of different rows, and their mean distance from ``-1/(K-1)``."""
-    classes = rows.shape[0]
-    norms = jnp.linalg.norm(rows, axis=1, keepdims=True)
-    cosines = matmul(rows, rows.T) / jnp.where(norms > 0, norms, 1.0) / jnp.where(norms > 0, norms, 1.0).T
-    off_diagonal = ~np.eye(classes, dtype=bool)
-    pairs = classes * (classes - 1.0)
-    mean = jnp.sum(cosines, where=off_diagonal) / pairs
-    spread = jnp.sqrt(jnp.sum((cosines - mean) ** 2, where=off_diagonal) / pairs)
-    distance = jnp.sum(jnp.abs(cosines + 1.0 / (classes - 1.0)), where=off_diagonal) / pairs
-    return spread, distance
+    xp, K = _room(rows), len(rows)
+    rows = rows / _positive(_norms(rows))[:, None]
+    pairs, total = K * (K - 1.0), rows.sum(axis=0)
+    mean = (xp.sum(total**2) - xp.sum(rows**2)) / pairs
+    rows = rows.astype(rows.dtype if dtype is None else dtype)
+    step, spread, distance = max(1, BLOCK // K), 0.0 * mean, 0.0 * mean
+    for start in range(0, K, step):  # of the symmetric table the blocks on and right of the diagonal
+        here = min(step, K - start)
+        cosines = _product(rows[start : start + here], rows[start:].T)
+        own = xp.arange(here)[:, None] == xp.arange(K - start)[None, :]  # no K x K literal in the program
+        for block, same, times in ((cosines[:, :here], own[:, :here], 1.0), (cosines[:, here:], own[:, here:], 2.0)):
+            if block.size:
+                off = xp.where(same, 0.0, block - mean.astype(block.dtype))
+                spread += times * xp.sum(off**2, dtype=mean.dtype)
+                off = xp.where(same, 0.0, xp.abs(block + 1.0 / (K - 1.0)))
+                distance += times * xp.sum(off, dtype=mean.dtype)
+    return xp.sqrt(spread / pairs), distance / pairs
