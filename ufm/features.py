@@ -1,8 +1,9 @@
 """Reading a network's features, weight and bias: arrays of any framework, and files larger than memory.
 
 A file holds ``features`` (N, d), ``labels`` (N,), ``weight`` (K, d) and perhaps ``bias`` (K,): an .npz, a
-folder of .npy files, or .safetensors. The last layer may go by the usual names (`open_features`). Features are read in blocks of rows, never as a whole, and what the
-file claims of itself is checked before memory is taken for it. Nothing is ever unpickled.
+folder of .npy files, or .safetensors. The last layer may go by its usual names (`open_features`). Features are
+read in blocks of rows, never as a whole, and what the file claims of itself is checked before memory is taken for
+it. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ def as_numpy(field: str, value: Any) -> Array:
 
     PyTorch tensors may require gradients, live on a GPU or be bfloat16; JAX arrays and memory maps work too.
     """
-    masked = np.ma.is_masked(value)
-    require(not masked, field, "an array with masked entries", "an array without: leave out those samples, or fill them")
+    remedy = "an array without them: leave out those samples, or fill them"
+    require(not np.ma.is_masked(value), field, "an array with masked entries", remedy)
     if isinstance(value, np.ndarray):
         return _plain(field, np.asarray(value))  # without its (empty) mask
     for step in ("detach", "cpu"):  # a PyTorch tensor leaves its graph and its device first
@@ -155,7 +156,7 @@ def _roles(path: Path, stored: Stored) -> dict[str, str]:
         named = [name for name in stored if _last_layer(name) == "weight"]
         fitting = named if len(named) < 2 else [name for name in named if _shape(stored, name)[1:] == dim]
         require(len(fitting) < 2, f"weight in {path.name}", _few(fitting), "one array: call the last layer's 'weight'")
-        read |= {"weight": name for name in fitting}
+        read |= dict(zip(["weight"], fitting, strict=False))
     missing = [role for role in ("features", "labels", "weight") if role not in read]
     lower = {name.lower(): name for name in sorted(set(stored) - set(read.values()))}
     close = {role: difflib.get_close_matches(role, lower, n=1) for role in missing}
@@ -171,7 +172,8 @@ def _roles(path: Path, stored: Stored) -> dict[str, str]:
 def _bias(path: Path, stored: Stored, weight: str) -> dict[str, str]:
     """The bias under another name, if there is one: that of the weight's layer, or the only one of K numbers."""
     layer = weight.lower().removesuffix("weight") if weight.lower().endswith("weight") else ""
-    fits = [name for name in stored if name not in NAMES and _shape(stored, name) in ((), (1,), _shape(stored, weight)[:1])]
+    shapes = ((), (1,), _shape(stored, weight)[:1])
+    fits = [name for name in stored if name not in NAMES and _shape(stored, name) in shapes]
     same_layer = [name for name in stored if layer and name.lower() == layer + "bias"]
     plain = [name for name in stored if name.lower() in ("b", "bias")]
     other = [] if layer else [name for name in fits if _last_layer(name) == "bias"]

@@ -100,35 +100,28 @@ class Measurement:
 
     def _notes(self, found: dict[str, Any]) -> dict[str, str]:
         """Why the entries of ``found`` that are None, NaN or infinite are no numbers, by their path."""
-        models = {f"nearest.{loss}": model for loss, model in self.nearest.items()}
-        no_bias = "the network has no bias"
-        norms = "classifier or features are zero, so that their norms have no ratio"
+        no_bias, norms = "the network has no bias", "classifier or features are zero: their norms have no ratio"
+        no_threshold = "undefined: no sample has an own score above all others"
+        infinite = "infinite: features vary within classes, not between them"
+        undefined = "undefined (0/0): features vary neither within classes nor between them"
         why = {
-            "collapse.nc1": "infinite: features vary within classes, not between them"
-            if np.isinf(self.collapse.nc1)
-            else "undefined (0/0): features vary neither within classes nor between them",
-            "accuracy.at_bias": no_bias,
-            "bias": no_bias,
-            "threshold": "no sample has an own score above all others",
-            "threshold_interval": "no sample has an own score above all others",
-            "bias.to_threshold": "there is no threshold to compare with",
-            "compactness": "no class has two samples",
             "source": "the arrays were given directly, not in a file",
-            **{f"{at}.decay_{name}": norms for at in models for name in "WH"},
-            **{f"{at}.alignment": norms for at in models},
-            **{
-                f"{at}.{name}": "CE determines no bias"
-                if model.loss == "ce"
-                else no_bias
-                if b is None
-                else "two classes have no bias, whatever its decay"
-                if name == "decay_b" and np.isnan(model.decay_b)
-                else "infinite: the model has no bias"
-                for at, model in models.items()
-                for b in [self.bias]
-                for name in ("decay_b", "bias", "bias_residual")
-            },
+            "collapse.nc1": infinite if np.isinf(self.collapse.nc1) else undefined,
+            "accuracy.at_bias": no_bias,
+            "threshold": no_threshold,
+            "threshold_interval": no_threshold,
+            "bias": no_bias,
+            "bias.to_threshold": no_threshold,
+            "compactness": "undefined: no class has two samples",
         }
+        for loss, model in self.nearest.items():
+            for name in ("decay_W", "decay_H", "alignment"):
+                why[f"nearest.{loss}.{name}"] = norms
+            for name in ("bias", "bias_residual", "decay_b"):
+                why[f"nearest.{loss}.{name}"] = "CE determines no bias" if loss == "ce" else no_bias
+            if self.bias is not None and loss == "bce":
+                two = "undefined: for two classes the bias is zero, whatever its decay"
+                why[f"nearest.{loss}.decay_b"] = two if np.isnan(model.decay_b) else "infinite: the model has no bias"
         return {path: why[path] for path in why if _undefined(found, path)}
 
 
@@ -197,7 +190,7 @@ def measure_tables(arrays: dict[str, Table], progress: Callable[[int, int], None
     threshold = uniform.uniform_accuracy(stats.scores)
     class_wise, class_thresholds = uniform.class_wise_accuracy(stats.scores, labels, K)
     # No ETF has more than d + 1 classes: then cosines differ from its by far more than rounding in float32.
-    pairs = weight.dtype if K > d + 1 else None
+    pairs = weight.dtype if d + 1 < K else None
     shape = configuration(weight.astype(np.float64), stats.means - stats.centre, stats.centre, pairs)
     return Measurement(
         classes=K,

@@ -162,7 +162,7 @@ def between_inverse(centred: Any, largest: Any) -> tuple[Any, Any]:
     """
     xp, (K, d) = _room(centred), centred.shape
     # The squares of the singular values would lose half of the digits; those of a triangular factor do not.
-    narrow = np.linalg.qr(centred, mode="r") if xp is np and K > d else centred
+    narrow = np.linalg.qr(centred, mode="r") if xp is np and d < K else centred
     _, sizes, right = xp.linalg.svd(narrow, full_matrices=False)
     least = max(K, d) * float(np.finfo(np.dtype(centred.dtype)).eps) * xp.maximum(xp.linalg.norm(centred), largest)
     # The weighted sum of the means is zero.

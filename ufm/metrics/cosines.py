@@ -18,9 +18,7 @@ import numpy.typing as npt
 Array64 = npt.NDArray[np.float64]
 
 
-def unit_sums(
-    features: npt.ArrayLike, labels: npt.ArrayLike, classes: int, out: Array64 | None = None
-) -> Array64:
+def unit_sums(features: npt.ArrayLike, labels: npt.ArrayLike, classes: int, out: Array64 | None = None) -> Array64:
     """Sum of the unit features of each class, (K, d); sums of blocks add up.
 
     Args:
@@ -35,9 +33,7 @@ def unit_sums(
     return class_sums(H / np.where(norm > 0, norm, 1.0).astype(H.dtype), labels, classes, out)
 
 
-def class_sums(
-    features: npt.ArrayLike, labels: npt.ArrayLike, classes: int, out: Array64 | None = None
-) -> Array64:
+def class_sums(features: npt.ArrayLike, labels: npt.ArrayLike, classes: int, out: Array64 | None = None) -> Array64:
     """Sum of the features (d, N) of each class, (K, d), in float64; added to ``out`` if given."""
     H, labels = np.asarray(features), np.asarray(labels)
     order = np.argsort(labels, kind="stable")
