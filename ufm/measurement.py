@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ufm._base import require
 from ufm.features import BLOCK_BYTES, Source, Table, open_features, table
-from ufm.metrics import cosines, uniform
+from ufm.metrics import uniform
 from ufm.metrics.collapse import Collapse, configuration
 from ufm.metrics.streaming import Histograms, Moments, Statistics, statistics
 from ufm.metrics.uniform import Threshold
@@ -191,7 +191,7 @@ def measure_tables(arrays: dict[str, Table], progress: Callable[[int, int], None
     class_wise, class_thresholds = uniform.class_wise_accuracy(stats.scores, labels, K)
     # No ETF has more than d + 1 classes: then cosines differ from its by far more than rounding in float32.
     pairs = weight.dtype if d + 1 < K else None
-    shape = configuration(weight.astype(np.float64), stats.means - stats.centre, stats.centre, pairs)
+    shape = configuration(weight, stats.centred, stats.centre, pairs)
     return Measurement(
         classes=K,
         dim=d,
@@ -209,8 +209,8 @@ def measure_tables(arrays: dict[str, Table], progress: Callable[[int, int], None
         positive=stats.positive,
         negative=stats.negative,
         histograms=stats.histograms,
-        compactness=cosines.compactness(stats.unit_sums, stats.counts, stats.nonzero),
-        distinctiveness=cosines.distinctiveness(stats.unit_sums, stats.counts),
+        compactness=stats.compactness,
+        distinctiveness=stats.distinctiveness,
         nearest=_nearest(stats, weight, given),
     )
 

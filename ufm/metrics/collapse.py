@@ -196,24 +196,25 @@ def configuration(W: Any, centred: Any, centre: Any, pairs: Any = None) -> dict[
 
     Args:
         W: classifier (K, d).
-        centred: class means minus the global mean (K, d).
+        centred: class means minus the global mean (K, d); computed in its dtype.
         centre: global mean (d,).
-        pairs: dtype in which the K^2 cosines are computed, if not in that of W.
+        pairs: dtype of the K^2 cosines, if another.
     """
-    W, (centred, centre) = _scaled(W)[0], _scaled(centred, centre)
-    row, offset = W.mean(axis=0), centred.mean(axis=0)
-    rows, means = W - row[None, :], centred - offset[None, :]
-    classifier, features = _gram(rows), _gram(means)
-    equiangular, maximal_angle = _angles(rows, pairs)
+    (W,), (centred, centre) = _scaled(W.astype(centred.dtype)), _scaled(centred, centre)
+    equinorm, equinorm_means = _norm_variation(W), _norm_variation(centred)
     equiangular_means, maximal_angle_means = _angles(centred, pairs)
+    row, offset = W.mean(axis=0), centred.mean(axis=0)
+    W, centred = W - row[None, :], centred - offset[None, :]
+    equiangular, maximal_angle = _angles(W, pairs)
+    classifier, features = _gram(W), _gram(centred)
     return {
-        "nc2": _to_etf(rows, classifier, 0.0 * row),
-        "nc2_uncentred": _to_etf(rows, classifier, row),
-        "nc2_means": _to_etf(means, features, offset),
-        "nc2_means_uncentred": _to_etf(means, features, offset + centre),
-        "nc3": _to_duality(W, rows, centred),
-        "equinorm_classifier": _norm_variation(W),
-        "equinorm_means": _norm_variation(centred),
+        "nc2": _to_etf(W, classifier, 0.0 * row),
+        "nc2_uncentred": _to_etf(W, classifier, row),
+        "nc2_means": _to_etf(centred, features, offset),
+        "nc2_means_uncentred": _to_etf(centred, features, offset + centre),
+        "nc3": _to_duality((W, classifier, row), (centred, features, offset)),
+        "equinorm_classifier": equinorm,
+        "equinorm_means": equinorm_means,
         "equiangular_classifier": equiangular,
         "equiangular_means": equiangular_means,
         "maximal_angle_classifier": maximal_angle,
@@ -271,18 +272,21 @@ def _frame(xp: Any, like: Any, K: int) -> Any:
     return (identity - 1.0 / K if len(like) == K else identity) / float(np.sqrt(K - 1.0))
 
 
-def _to_duality(W: Any, rows: Any, centred: Any) -> Any:
+def _to_duality(classifier: tuple[Any, Any, Any], features: tuple[Any, Any, Any]) -> Any:
     """NC3, ``||P/||P|| - M/sqrt(K-1)||`` for the product ``P = W C'`` of classifier and centered means.
 
-    More than d + 1 classes are never dual: ``2 - 2 <P, M>/(||P|| sqrt(K-1))`` is then at least 1/(K-1), and may be
-    computed as a difference.
+    Each is given as centered rows (K, d), their `_gram`, and the common row (d,) that was taken from them. More than
+    d + 1 classes are never dual: ``2 - 2 <P, M>/(||P|| sqrt(K-1))`` is then at least 1/(K-1), and may be computed
+    as a difference.
     """
+    (W, gram_W, row), (C, gram_C, offset) = classifier, features
     xp, (K, d) = _room(W), W.shape
     if d + 1 >= K:
-        product = _product(W, centred.T)
+        product = _product(W + row[None, :], (C + offset[None, :]).T)
         return xp.linalg.norm(product / _positive(xp.linalg.norm(product)) - _frame(xp, product, K))
-    size = xp.sqrt(xp.maximum(xp.sum(_product(W.T, W) * _product(centred.T, centred)), 0.0))
-    overlap = xp.einsum("kd,kd->", rows, centred) / _positive(size) / float(np.sqrt(K - 1.0))
+    whole_W, whole_C = gram_W + K * xp.outer(row, row), gram_C + K * xp.outer(offset, offset)
+    size = xp.sqrt(xp.maximum(xp.sum(whole_W * whole_C), 0.0))
+    overlap = xp.einsum("kd,kd->", W, C) / _positive(size) / float(np.sqrt(K - 1.0))
     return xp.where(size > 0, xp.sqrt(xp.maximum(2.0 - 2.0 * overlap, 0.0)), 1.0)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ufm._base import require
+from ufm.metrics import cosines
 from ufm.metrics.collapse import (
     agreement,
     between_inverse,
@@ -63,10 +64,10 @@ class Statistics:
 
     Attributes:
         counts: samples per class (K,).
-        means: class means (K, d).
+        centred: class means minus the mean of all features (K, d).
         centre: mean of all features (d,).
-        unit_sums: sum of the unit features of each class (K, d).
-        nonzero: samples of each class whose feature is not zero (K,).
+        compactness: of the classes, as in `ufm.metrics.cosines`.
+        distinctiveness: between them.
         energy: ``||H||_F^2``.
         scores: `Extremes` of the unbiased scores.
         logits: `Extremes` with the bias added.
@@ -78,10 +79,10 @@ class Statistics:
     """
 
     counts: npt.NDArray[np.int64]
-    means: Array64
+    centred: Array64
     centre: Array64
-    unit_sums: Array64
-    nonzero: npt.NDArray[np.int64]
+    compactness: float
+    distinctiveness: float
     energy: float
     scores: Extremes
     logits: Extremes
@@ -143,18 +144,23 @@ def statistics(
         progress(H.shape[1])
 
     ends, logits = _joined(score_ends), _joined(logit_ends)
+    compactness = cosines.compactness(units, counts, nonzero)
+    distinctiveness = cosines.distinctiveness(units, counts)
+    del units  # of the size of the means
     positive, total = np.asarray(ends.positive, float), sums.sum(axis=0)
-    means, centre = np.divide(sums, counts[:, None], out=sums), total / N
+    centre = total / N
+    sums /= counts[:, None]
+    size = max(largest, float(np.linalg.norm(sums)))
+    means = np.subtract(sums, centre, out=sums)  # centered from here on
     others_mean = float(W.sum(axis=0, dtype=float) @ total - positive.sum()) / (N * (K - 1))
     low = min(least, float(positive.min()))
     high = max(float(np.max(ends.negative)), float(positive.max()))
     edges = np.linspace(low, high if high > low else low + 1.0, BINS + 1)
-    centred = means - centre
-    within, small = between_inverse(centred, max(largest, float(np.linalg.norm(means))))
+    within, small = between_inverse(means, size)
     within = within.astype(W.dtype)
     small = max(float(small), rounding(d, W.dtype) * largest)  # deviations are taken in the precision of W
-    half_norms = 0.5 * np.sum(centred**2, axis=1)[:, None].astype(W.dtype)
-    centred, middle = centred.astype(W.dtype), centre[:, None].astype(W.dtype)
+    half_norms = 0.5 * np.square(_norms(means))[:, None].astype(W.dtype)
+    centred, middle = means.astype(W.dtype), centre[:, None].astype(W.dtype)
     far = float(_norms(centred).max())
     deviation, furthest, spread, agreed = 0.0, 0.0, 0.0, 0.0
     own, everything = np.zeros((2, BINS), np.int64)
@@ -179,10 +185,10 @@ def statistics(
         progress(len(k))
     return Statistics(
         counts=counts,
-        means=means,
+        centred=means,
         centre=centre,
-        unit_sums=units,
-        nonzero=nonzero,
+        compactness=compactness,
+        distinctiveness=distinctiveness,
         energy=energy,
         scores=ends,
         logits=logits,
@@ -227,8 +233,8 @@ def _norms(rows: npt.NDArray[Any]) -> Array64:
     return np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
 
 
-def _bins(values: npt.NDArray[Any], edges: Array64) -> npt.NDArray[np.intp]:
+def _bins(values: npt.NDArray[Any], edges: Array64) -> npt.NDArray[np.uint16]:
     """Index of each value's bin; all bins have one width, which makes this several times faster than a search."""
     scaled = values - values.dtype.type(edges[0])
     scaled *= values.dtype.type(BINS / (edges[-1] - edges[0]))
-    return np.clip(scaled, 0, BINS - 1, out=scaled).astype(np.intp)
+    return np.clip(scaled, 0, BINS - 1, out=scaled).astype(np.uint16)
