@@ -169,9 +169,11 @@ MUTATIONS = {
     "streaming.tied": (lambda old: lambda x, width: np.eye(len(x), dtype=bool)[x.argmax(axis=0)].T, ["collapse.nc4"]),
     "streaming.extremes": (
         only_scores,
-        ["scores.positive.mean", "scores.positive.std", "scores.positive.min", "scores.positive.max"]
-        + ["scores.negative.mean", "scores.negative.std", "scores.negative.max", "accuracy.sample_wise"]
-        + ["accuracy.with_bias", "accuracy.class_wise", "accuracy.uniform"],
+        [
+            *(f"scores.{name}" for name in ("positive.mean", "positive.std", "positive.min", "positive.max")),
+            *(f"scores.{name}" for name in ("negative.mean", "negative.std", "negative.max")),
+            *(f"accuracy.{name}" for name in ("sample_wise", "with_bias", "class_wise", "uniform")),
+        ],
     ),
     "streaming._bins": (lambda old: lambda values, edges: old(-values, edges), ["scores.overlap"]),
     "collapse._frame": (
@@ -183,7 +185,7 @@ MUTATIONS = {
         ["collapse.nc2_uncentred", "collapse.nc2_means_uncentred"],
     ),
     "collapse._gram": (lambda old: lambda rows: old(abs(rows)), ["collapse.nc2", "collapse.nc2_means"]),
-    "collapse._to_duality": (lambda old: lambda W, rows, means: old(W, rows, W), ["collapse.nc3"]),
+    "collapse._to_duality": (lambda old: lambda W, means: old(W, W), ["collapse.nc3"]),
     "collapse._norm_variation": (
         lambda old: lambda rows: np.linalg.norm(rows, axis=1).std(),
         ["collapse.equinorm_classifier", "collapse.equinorm_means"],

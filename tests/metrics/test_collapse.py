@@ -229,9 +229,7 @@ def test_nc1_without_variance_between_classes():
 def both(W, H, labels, b=None):
     """NC4 by both ways, and the accuracy of the logits."""
     measured = ufm.measure(H.T, labels, W, b)
-    direct = float(
-        metrics.collapse(*(jnp.asarray(x) for x in (W, H, labels)), None if b is None else jnp.asarray(b)).nc4
-    )
+    direct = float(metrics.collapse(W, H, labels, b).nc4)
     return direct, measured.collapse.nc4, measured.with_bias
 
 
