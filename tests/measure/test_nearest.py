@@ -121,6 +121,7 @@ def test_margins_beyond_floats_have_a_logarithm(margin, bias):
     assert math.isfinite(two.log_mu)
     for found in (ce, two):
         assert found.mu == math.exp(found.log_mu) < 1e-90
+        assert ("log_mu" in found.note) == (found.log_mu < -708.4)
         assert math.isfinite(found.residual)
         json.dumps([found.mu, found.log_mu, found.positive, found.negative], allow_nan=False)
 

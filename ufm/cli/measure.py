@@ -100,8 +100,8 @@ def show(reports: list[dict[str, Any]]) -> None:
     for loss in ("ce", "bce"):
         keys = [
             "regime",
-            "mu",
             "log_mu",
+            "mu",
             "decay_W",
             "decay_H",
             "residual",

@@ -109,7 +109,7 @@ def collapse(W: Array, H: Array, labels: Array, b: Array | None = None) -> Colla
     near = tied(closeness, closeness_rounding(_norms(H.T), jnp.max(_norms(means.T)), largest, eps))
     return Collapse(
         nc1=_within_over_between(H - means[:, labels], centred.T, largest),
-        nc4=1.0 - jnp.mean(agreement(decided, near)).astype(W.dtype),
+        nc4=jnp.mean(1.0 - agreement(decided, near)).astype(W.dtype),
         **configuration(W, centred.T, centre),
     )
 

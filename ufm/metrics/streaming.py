@@ -162,7 +162,7 @@ def statistics(
     half_norms = 0.5 * np.square(_norms(means))[:, None].astype(W.dtype)
     centred, middle = means.astype(W.dtype), centre[:, None].astype(W.dtype)
     far = float(_norms(centred).max())
-    deviation, furthest, spread, agreed = 0.0, 0.0, 0.0, 0.0
+    deviation, furthest, spread, misplaced = 0.0, 0.0, 0.0, 0.0
     own, everything = np.zeros((2, BINS), np.int64)
     for H, k in _columns(blocks, labels, W):
         scores = W @ H
@@ -175,7 +175,7 @@ def statistics(
         closeness -= half_norms
         near = tied(closeness, closeness_rounding(_norms(H.T), far, largest, eps).astype(W.dtype))
         np.add(scores, offset, out=closeness)
-        agreed += float(np.sum(agreement(tied(closeness, width.astype(W.dtype)), near)))
+        misplaced += float(np.sum(1.0 - agreement(tied(closeness, width.astype(W.dtype)), near)))
         bins = _bins(scores, edges)
         everything += np.bincount(bins.ravel(), minlength=BINS)
         own += np.bincount(np.take_along_axis(bins, k[None, :], axis=0)[0], minlength=BINS)
@@ -201,7 +201,7 @@ def statistics(
         ),
         histograms=Histograms(edges, own, everything - own),
         nc1=float(ratio_of_variances(deviation / N, within, furthest, small)),
-        nc4=1.0 - agreed / N,
+        nc4=misplaced / N,
     )
 
 

@@ -45,6 +45,8 @@ Floats = npt.NDArray[np.float64]
 SAME = float(np.finfo(float).eps)
 """Squared distances this close are equal, and the simpler regime is taken: a gap of sqrt(eps) lowers the objective
 by a square of it, which is below the rounding of any value that a solver compares."""
+TINY = float(np.finfo(float).tiny)
+BELOW = "mu and the decays are below the smallest floats: take log_mu"
 LEAST = "mu and the decays of W and H are the least: every stronger decay has the same minimizer, zero"
 
 
@@ -176,7 +178,7 @@ def nearest(observed: Observed, loss: str) -> Nearest:
         misfit=float(apart / size) if size > 0 else 0.0,
         bias_residual=abs(b - model.bias) if known and b is not None else np.nan,
         alignment=float(np.sqrt(n) * ((K - 1) * model.gap + abs(model.shift)) / norms) if norms > 0 else np.nan,
-        note=LEAST if best.regime == "zero" else "",
+        note=LEAST if best.regime == "zero" else BELOW if np.exp(best.log_mu) < TINY else "",
     )
 
 
