@@ -14,7 +14,8 @@ import numpy.typing as npt
 from ufm._base import require
 from ufm.features import BLOCK_BYTES, Source, Table, open_features, table
 from ufm.metrics import uniform
-from ufm.metrics.collapse import Collapse, configuration
+from ufm.metrics.collapse import Collapse
+from ufm.metrics.configuration import configuration
 from ufm.metrics.streaming import Histograms, Moments, Statistics, statistics
 from ufm.metrics.uniform import Threshold
 from ufm.theory.nearest import Nearest, Observed, nearest

@@ -176,21 +176,21 @@ MUTATIONS = {
         ],
     ),
     "streaming._bins": (lambda old: lambda values, edges: old(-values, edges), ["scores.overlap"]),
-    "collapse._frame": (
+    "configuration._frame": (
         lambda old: lambda xp, like, classes: np.eye(classes) / np.sqrt(classes),
         [f"collapse.{name}" for name in ("nc2", "nc2_uncentred", "nc2_means", "nc2_means_uncentred", "nc3")],
     ),
-    "collapse._to_etf": (
+    "configuration._to_etf": (
         lambda old: lambda rows, gram, common: old(rows, gram, 0.0 * common),
         ["collapse.nc2_uncentred", "collapse.nc2_means_uncentred"],
     ),
-    "collapse._gram": (lambda old: lambda rows: old(abs(rows)), ["collapse.nc2", "collapse.nc2_means"]),
-    "collapse._to_duality": (lambda old: lambda W, means: old(W, W), ["collapse.nc3"]),
-    "collapse._norm_variation": (
+    "configuration._gram": (lambda old: lambda rows: old(abs(rows)), ["collapse.nc2", "collapse.nc2_means"]),
+    "configuration._to_duality": (lambda old: lambda W, means: old(W, W), ["collapse.nc3"]),
+    "configuration._norm_variation": (
         lambda old: lambda rows: np.linalg.norm(rows, axis=1).std(),
         ["collapse.equinorm_classifier", "collapse.equinorm_means"],
     ),
-    "collapse._angles": (
+    "configuration._angles": (
         lambda old: lambda rows, pairs: old(rows + 0.1, pairs),
         [f"collapse.{a}_{b}" for a in ("equiangular", "maximal_angle") for b in ("classifier", "means")],
     ),
@@ -223,7 +223,7 @@ MUTATIONS["nearest._ce"] = (
 MUTATIONS["nearest.Logits"] = (lambda old: lambda a, c, b, p, q: old(a, c, b, q, p), ["nearest.ce.negative"])
 PLAIN = {"bias.mean", "bias.std", "scores.negative.min"}
 """A mean, a deviation and a minimum that NumPy takes of what is given: no formula of ours."""
-HOMES = {name: f"ufm.metrics.{name}" for name in ("streaming", "collapse", "uniform", "cosines")}
+HOMES = {name: f"ufm.metrics.{name}" for name in ("streaming", "configuration", "uniform", "cosines")}
 HOMES["nearest"] = "ufm.theory.nearest"
 
 

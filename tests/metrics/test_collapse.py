@@ -1,6 +1,5 @@
 """Collapse metrics against NumPy written from the definitions, known cases and invariances."""
 
-import importlib
 import tracemalloc
 
 import jax
@@ -12,10 +11,9 @@ from hypothesis import strategies as st
 
 import ufm
 from ufm import geometry, metrics
+from ufm.metrics import configuration
 
 K, D, N = 4, 6, 20
-collapse_module = importlib.import_module("ufm.metrics.collapse")
-metrics_configuration = collapse_module.configuration
 
 
 def by_definition(W, H, labels, b):
@@ -179,13 +177,13 @@ def old_configuration(W, centred, centre):
 )
 def test_narrow_and_blocked_formulas_are_those_of_whole_gram_matrices(shape, block, monkeypatch):
     """Random, imbalanced (rows that do not sum to zero), equal, and zero rows."""
-    monkeypatch.setattr(collapse_module, "BLOCK", block)
+    monkeypatch.setattr(configuration, "BLOCK", block)
     rng = np.random.default_rng(0)
     W, means, centre = rng.normal(size=shape), rng.normal(size=shape) + 0.2, rng.normal(size=shape[1])
     partly = np.where(np.arange(shape[0])[:, None] < 2, W, 0.0)
     for classifier, features in ((W, means), (W, W), (1e-80 * W, 1e80 * means), (partly, means), (0 * W, means)):
         size = abs(features).max()
-        found = metrics_configuration(classifier, features, size * centre)
+        found = configuration.configuration(classifier, features, size * centre)
         scale = abs(classifier).max() or 1.0
         expected = old_configuration(classifier / scale, features / size, centre)
         for name, value in expected.items():
@@ -198,10 +196,10 @@ def test_no_table_of_pairs_is_in_the_program_or_in_memory(monkeypatch):
     classes, dim = 600, 3
     arrays = jnp.zeros((classes, dim)), jnp.zeros((dim, classes)), jnp.zeros(classes, int)
     assert len(metrics.collapse.lower(*arrays).as_text()) < classes**2
-    monkeypatch.setattr(collapse_module, "BLOCK", 2**12)
+    monkeypatch.setattr(configuration, "BLOCK", 2**12)
     W = np.random.default_rng(0).normal(size=(classes, dim))
     tracemalloc.start()
-    metrics_configuration(W, W, W[0])
+    configuration.configuration(W, W, W[0])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < classes**2  # an eighth of one K x K array

@@ -6,8 +6,7 @@ A tie is several classes whose logits, or distances, rounding cannot tell apart 
 equally: two decisions agree as often as two draws from them would, and a tie of all K classes is right with a
 share of 1/K. `ufm.measure` follows the same rule.
 
-What needs no samples (`configuration`) takes memory of the order ``K d``: Gram matrices enter through their d x d
-side once ``K > d``, the cosines of pairs in blocks.
+What needs no samples is computed in `ufm.metrics.configuration`.
 """
 
 from __future__ import annotations
@@ -21,9 +20,7 @@ import numpy as np
 from jax import Array
 
 from ufm._base import matmul, pytree
-
-BLOCK = 2**23
-"""Entries of a block of cosines (64 MiB in float64)."""
+from ufm.metrics.configuration import configuration, room, row_norms
 
 
 @pytree()
@@ -93,12 +90,12 @@ def collapse(W: Array, H: Array, labels: Array, b: Array | None = None) -> Colla
     (0.0, 0.0, 0.0)
     """
     labels, eps = jnp.asarray(labels, jnp.int32), rounding(H.shape[0], H.dtype)
-    logits, size = matmul(W, H), _norms(H.T) * jnp.max(_norms(W))
+    logits, size = matmul(W, H), row_norms(H.T) * jnp.max(row_norms(W))
     if b is not None:
         logits, size = logits + jnp.broadcast_to(b, (W.shape[0],))[:, None], size + jnp.max(jnp.abs(b))
     decided = tied(logits, eps * size)
     # All but the logits is a matter of differences, which a common offset of the features must not drown.
-    centre, largest = jnp.mean(H, axis=1), jnp.max(_norms(H.T))
+    centre, largest = jnp.mean(H, axis=1), jnp.max(row_norms(H.T))
     H = H - centre[:, None]
     means = class_means(H, labels, W.shape[0])
     # What rounding of the mean has left, of many samples in float32.
@@ -106,7 +103,7 @@ def collapse(W: Array, H: Array, labels: Array, b: Array | None = None) -> Colla
     rest = matmul(means, shares)
     centred, centre = means - rest[:, None], centre + rest
     closeness = matmul(means.T, H) - 0.5 * jnp.sum(means**2, axis=0)[:, None]
-    near = tied(closeness, closeness_rounding(_norms(H.T), jnp.max(_norms(means.T)), largest, eps))
+    near = tied(closeness, closeness_rounding(row_norms(H.T), jnp.max(row_norms(means.T)), largest, eps))
     return Collapse(
         nc1=_within_over_between(H - means[:, labels], centred.T, largest),
         nc4=jnp.mean(1.0 - agreement(decided, near)).astype(W.dtype),
@@ -150,7 +147,7 @@ def agreement(first: Any, second: Any) -> Any:
     >>> agreement(np.array([[True], [True]]), np.array([[True], [False]])).tolist()
     [0.5]
     """
-    both, one, other = (_room(x).asarray(x.sum(axis=0), float) for x in (first & second, first, second))
+    both, one, other = (room(x).asarray(x.sum(axis=0), float) for x in (first & second, first, second))
     return both / (one * other)
 
 
@@ -160,7 +157,7 @@ def between_inverse(centred: Any, largest: Any) -> tuple[Any, Any]:
     ``S_B = C'C/K`` with the centered means C (K, d), of rank K-1 at most; its pseudo-inverse drops singular values
     below the rounding of the means, which ``largest``, the norm of the largest feature, may dwarf.
     """
-    xp, (K, d) = _room(centred), centred.shape
+    xp, (K, d) = room(centred), centred.shape
     # The squares of the singular values would lose half of the digits; those of a triangular factor do not.
     narrow = np.linalg.qr(centred, mode="r") if xp is np and d < K else centred
     _, sizes, right = xp.linalg.svd(narrow, full_matrices=False)
@@ -179,7 +176,7 @@ def ratio_of_variances(value: Any, inverse: Any, furthest: Any, least: Any) -> A
         furthest: largest ``|dev_i|``.
         least: below what a deviation is rounding.
     """
-    xp = _room(inverse)
+    xp = room(inverse)
     return xp.where(xp.any(inverse != 0), value, xp.where(furthest > least, np.inf, np.nan))
 
 
@@ -188,106 +185,7 @@ def _within_over_between(deviations: Array, centred: Array, largest: Array) -> A
     inverse, least = between_inverse(centred, largest)
     # tr(S_W S_B^+)/K = (1/N) sum_i dev_i' (K C^+' C^+) dev_i / K: the two K cancel.
     value = jnp.sum(matmul(inverse, deviations) ** 2) / deviations.shape[1]
-    return ratio_of_variances(value, inverse, jnp.max(_norms(deviations.T)), least)
-
-
-def configuration(W: Any, centred: Any, centre: Any, pairs: Any = None) -> dict[str, Any]:
-    """The metrics of `Collapse` that need no samples, of JAX arrays or, without compiling, of NumPy arrays.
-
-    Args:
-        W: classifier (K, d).
-        centred: class means minus the global mean (K, d); computed in its dtype.
-        centre: global mean (d,).
-        pairs: dtype of the K^2 cosines, if another.
-    """
-    (W,), (centred, centre) = _scaled(W.astype(centred.dtype)), _scaled(centred, centre)
-    equinorm, equinorm_means = _norm_variation(W), _norm_variation(centred)
-    equiangular_means, maximal_angle_means = _angles(centred, pairs)
-    row, offset = W.mean(axis=0), centred.mean(axis=0)
-    W, centred = W - row[None, :], centred - offset[None, :]
-    equiangular, maximal_angle = _angles(W, pairs)
-    classifier, features = _gram(W), _gram(centred)
-    return {
-        "nc2": _to_etf(W, classifier, 0.0 * row),
-        "nc2_uncentred": _to_etf(W, classifier, row),
-        "nc2_means": _to_etf(centred, features, offset),
-        "nc2_means_uncentred": _to_etf(centred, features, offset + centre),
-        "nc3": _to_duality((W, classifier, row), (centred, features, offset)),
-        "equinorm_classifier": equinorm,
-        "equinorm_means": equinorm_means,
-        "equiangular_classifier": equiangular,
-        "equiangular_means": equiangular_means,
-        "maximal_angle_classifier": maximal_angle,
-        "maximal_angle_means": maximal_angle_means,
-    }
-
-
-def _room(x: Any) -> Any:
-    """The module whose functions take x: NumPy, or JAX's."""
-    return np if isinstance(x, (np.ndarray, np.generic)) else jnp
-
-
-def _norms(rows: Any) -> Any:
-    return _room(rows).linalg.norm(rows, axis=1)
-
-
-def _product(a: Any, b: Any) -> Any:
-    return np.matmul(a, b) if _room(a) is np else matmul(a, b)
-
-
-def _positive(x: Any) -> Any:
-    """A divisor: x, or 1 where it is 0."""
-    return _room(x).where(x > 0, x, 1.0)
-
-
-def _scaled(*arrays: Any) -> list[Any]:
-    """Arrays over their largest entry: fourth powers of what is left neither overflow nor vanish."""
-    xp = _room(arrays[0])
-    size = _positive(xp.max(xp.stack([xp.max(xp.abs(x)) for x in arrays])))
-    return [x / size for x in arrays]
-
-
-def _gram(rows: Any) -> Any:
-    """Gram matrix of centered rows (K, d), or ``R'R`` where that is smaller: both have the same eigenvalues."""
-    return _product(rows.T, rows) if rows.shape[1] < rows.shape[0] else _product(rows, rows.T)
-
-
-def _to_etf(rows: Any, gram: Any, common: Any) -> Any:
-    """NC2 of the rows ``r_k + common``, where the ``r_k`` sum to zero: no term cancels another.
-
-    ``M`` and ``R R'`` vanish on the vector of ones, so that ``common`` meets M nowhere. On the rest M is the identity,
-    and what of ``G/|G| - M/sqrt(K-1)`` the d x d side of the Gram matrix does not see is ``M`` alone.
-    """
-    xp, (K, d) = _room(rows), rows.shape
-    cross, level = xp.sum(_product(rows, common) ** 2), K * xp.sum(common**2)
-    beside = 2.0 * K * cross + level**2
-    size = _positive(xp.sqrt(xp.sum(gram**2) + beside))
-    apart = gram / size - _frame(xp, gram, K)
-    return xp.sqrt(xp.sum(apart**2) + max(K - 1 - d, 0) / (K - 1.0) + beside / size / size)
-
-
-def _frame(xp: Any, like: Any, K: int) -> Any:
-    """``M/sqrt(K-1)``, or what it is on ``d < K`` centered directions."""
-    identity = xp.eye(len(like), dtype=like.dtype)
-    return (identity - 1.0 / K if len(like) == K else identity) / float(np.sqrt(K - 1.0))
-
-
-def _to_duality(classifier: tuple[Any, Any, Any], features: tuple[Any, Any, Any]) -> Any:
-    """NC3, ``||P/||P|| - M/sqrt(K-1)||`` for the product ``P = W C'`` of classifier and centered means.
-
-    Each is given as centered rows (K, d), their `_gram`, and the common row (d,) that was taken from them. More than
-    d + 1 classes are never dual: ``2 - 2 <P, M>/(||P|| sqrt(K-1))`` is then at least 1/(K-1), and may be computed
-    as a difference.
-    """
-    (W, gram_W, row), (C, gram_C, offset) = classifier, features
-    xp, (K, d) = _room(W), W.shape
-    if d + 1 >= K:
-        product = _product(W + row[None, :], (C + offset[None, :]).T)
-        return xp.linalg.norm(product / _positive(xp.linalg.norm(product)) - _frame(xp, product, K))
-    whole_W, whole_C = gram_W + K * xp.outer(row, row), gram_C + K * xp.outer(offset, offset)
-    size = xp.sqrt(xp.maximum(xp.sum(whole_W * whole_C), 0.0))
-    overlap = xp.einsum("kd,kd->", W, C) / _positive(size) / float(np.sqrt(K - 1.0))
-    return xp.where(size > 0, xp.sqrt(xp.maximum(2.0 - 2.0 * overlap, 0.0)), 1.0)
+    return ratio_of_variances(value, inverse, jnp.max(row_norms(deviations.T)), least)
 
 
 @jax.jit
@@ -309,30 +207,3 @@ def scores(W: Array, H: Array, labels: Array) -> dict[str, dict[str, Array]]:
         }
 
     return {"positive": summary(true), "negative": summary(~true)}
-
-
-def _norm_variation(rows: Any) -> Any:
-    """Std over mean of the norms of rows."""
-    norms = _norms(rows)
-    return norms.std() / _positive(norms.mean())
-
-
-def _angles(rows: Any, dtype: Any = None) -> tuple[Any, Any]:
-    """Std of the cosines of all pairs of different rows, and their mean distance from ``-1/(K-1)``."""
-    xp, K = _room(rows), len(rows)
-    rows = rows / _positive(_norms(rows))[:, None]
-    pairs, total = K * (K - 1.0), rows.sum(axis=0)
-    mean = (xp.sum(total**2) - xp.sum(rows**2)) / pairs
-    rows = rows.astype(rows.dtype if dtype is None else dtype)
-    step, spread, distance = max(1, BLOCK // K), 0.0 * mean, 0.0 * mean
-    for start in range(0, K, step):  # of the symmetric table the blocks on and right of the diagonal
-        here = min(step, K - start)
-        cosines = _product(rows[start : start + here], rows[start:].T)
-        own = xp.arange(here)[:, None] == xp.arange(K - start)[None, :]  # no K x K literal in the program
-        for block, same, times in ((cosines[:, :here], own[:, :here], 1.0), (cosines[:, here:], own[:, here:], 2.0)):
-            if block.size:
-                off = xp.where(same, 0.0, block - mean.astype(block.dtype))
-                spread += times * xp.sum(off**2, dtype=mean.dtype)
-                off = xp.where(same, 0.0, xp.abs(block + 1.0 / (K - 1.0)))
-                distance += times * xp.sum(off, dtype=mean.dtype)
-    return xp.sqrt(spread / pairs), distance / pairs
