@@ -113,7 +113,8 @@ def _to_duality(classifier: tuple[Any, Any, Any], features: tuple[Any, Any, Any]
         return xp.linalg.norm(product / _positive(xp.linalg.norm(product)) - _frame(xp, product, K))
     whole_W, whole_C = gram_W + K * xp.outer(row, row), gram_C + K * xp.outer(offset, offset)
     size = xp.sqrt(xp.maximum(xp.sum(whole_W * whole_C), 0.0))
-    overlap = xp.einsum("kd,kd->", W, C) / _positive(size) / float(np.sqrt(K - 1.0))
+    trace = np.einsum("kd,kd->", W, C) if xp is np else xp.sum(W * C)  # without a third array of this size
+    overlap = trace / _positive(size) / float(np.sqrt(K - 1.0))
     return xp.where(size > 0, xp.sqrt(xp.maximum(2.0 - 2.0 * overlap, 0.0)), 1.0)
 
 
