@@ -171,6 +171,7 @@ def reduce_scalar(
         inside = jnp.where(m == 0, 0.0, stiffness * m)
         return jnp.where(jnp.abs(m) <= limit, inside, mu * K * jnp.sign(m))
 
+    @jax.jit  # traced once, however often it is called below
     def best_shift(a: Array) -> Array:
         if loss.shift_invariant:
             return jnp.zeros_like(a)
