@@ -106,6 +106,11 @@ def reduce(problem: Problem, *, centred: bool = False) -> Reduction:
     Returns:
         A `Reduction`, in JAX's default float; `minimizer` computes in float64 whatever the default.
 
+    Every entry but the regime has exact derivatives of any order, forward and reverse, in the decays and the
+    loss's hyper-parameters. At a threshold there are two one-sided ones: returned is that of the gap at 0 where
+    the gap vanishes (``K mu = 1`` for CE and BCE), that of c = 0 where the mean mode does. Where two gaps tie
+    (focal) it is that of the gap returned.
+
     From ``decay_b |bias| = mu`` on (here 0.005) the bias stays at ``-mu/decay_b`` and the features gain a mean:
 
     >>> import jax; jax.config.update("jax_enable_x64", True)
@@ -161,8 +166,12 @@ def reduce_scalar(
     def phi(a: Array, m: Array) -> Array:
         return loss.at(a * (K - 1.0) / K + m, -a / K + m, size or K)
 
+    def carried(m: Array) -> Array:
+        """What the bias carries of the shift. At the limit the derivative is that of c = 0."""
+        return jnp.where(jnp.abs(m) <= limit, m, jnp.where(m > 0, limit, -limit))
+
     def cost(m: Array) -> Array:
-        beta = jnp.clip(m, -limit, limit)
+        beta = carried(m)
         quadratic = jnp.where(beta == 0, 0.0, 0.5 * stiffness * beta**2)
         return quadratic + mu * K * jnp.abs(m - beta)
 
@@ -205,7 +214,7 @@ def reduce_scalar(
     gap = jnp.append(gaps, zero)[jnp.argmin(jnp.append(heights, at_zero))]
 
     shift = best_shift(gap)
-    bias = jnp.clip(shift, -limit, limit)
+    bias = carried(shift)
     mean_mode = K * (shift - bias)
     regime = jnp.where(mean_mode != 0, Regime.MEAN_SHIFTED, jnp.where(gap > 0, Regime.ETF, Regime.ZERO))
     return Reduction(gap, mean_mode, bias, value(gap), regime.astype(jnp.int32))
