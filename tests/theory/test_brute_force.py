@@ -114,7 +114,9 @@ def brute(name, K, mu, stiffness, hyper):
     for i, row in enumerate(values):
         at = functools.partial(cost, name, K[i], mu[i], np.inf, {k: v[i] for k, v in hyper.items()}, c=0.0, beta=0.0)
         inner = np.flatnonzero((row[1:-1] <= row[:-2]) & (row[1:-1] <= row[2:])) + 1
-        pieces = [pair for j in inner for pair in ((grid[j - 1], grid[j]), (grid[j], grid[j + 1]))]  # 0, a kink, is a node
+        pieces = [
+            pair for j in inner for pair in ((grid[j - 1], grid[j]), (grid[j], grid[j + 1]))
+        ]  # 0, a kink, is a node
         found = [minimize_scalar(at, bounds=b, method="bounded", options={"xatol": 1e-11}) for b in pieces]
         ends = [(float(at(0.0)), 0.0), *((float(end.fun), float(end.x)) for end in found)]
         least.append(min(ends))
@@ -174,9 +176,9 @@ def scan(name, bias, count):
 @pytest.mark.parametrize("count", SIZES)
 @pytest.mark.parametrize("bias", BIASES)
 @pytest.mark.parametrize("name", LOSSES)
-def test_closed_forms_are_global_minima(name, bias, count):
+def test_closed_forms_are_global_minima(name, bias, count, record_property):
     *worst, regimes = scan(name, bias, count)
-    print(name, bias, count, *(f"{x:.1e}" for x in worst))
+    record_property("worst differences of value and place", worst)
     expected = set(Regime)
     if name not in ("bce", "mse"):
         expected -= {Regime.MEAN_SHIFTED}  # no loss that a common shift leaves alone has a mean mode
@@ -205,17 +207,21 @@ def test_the_reduction_is_the_global_minimum(name, count):
 
 
 @pytest.mark.parametrize("count", SIZES)
-@pytest.mark.parametrize("bias", BIASES[:2])
-def test_where_the_mean_mode_begins(bias, count):
-    """`boundary_decay_b`, by the search alone: c != 0 iff decay_b exceeds it."""
-    (K, mu, stiffness, _), _, (_, c, _) = instances("bce", bias, count)
-    seen = set()
-    for i in np.flatnonzero(K * mu < 1):
-        edge, decay_b = li2025_bias.boundary_decay_b(float(mu[i]), int(K[i])), stiffness[i] / K[i]
-        if not 0.99 < decay_b / edge < 1.01:
-            assert (abs(c[i]) > PLACE) == (decay_b > edge)
-            seen.add((int(K[i]), bool(decay_b > edge)))
-    assert seen == {(2, False), (3, False), (3, True), (4, False), (4, True)}
+def test_where_the_mean_mode_begins(count):
+    """`boundary_decay_b`, by the search alone: c = 0 just below it, and c != 0 just above."""
+    K, mu, _, _ = draws("bce", "per_class", count)
+    mu = np.where(K * mu < 1, mu, 0.1 / K)
+    edge = np.array([li2025_bias.boundary_decay_b(float(m), int(k)) for m, k in zip(mu, K, strict=True)])
+    factor = np.resize([0.97, 1.03], count)
+    stiffness = K * np.where(np.isfinite(edge), edge * factor, 1e3)
+    _, (_, c, _) = brute("bce", K, mu, stiffness, {})
+    above = np.isfinite(edge) & (factor > 1)
+    assert {(int(k), bool(a)) for k, a in zip(K, above, strict=True)} == {
+        *((k, False) for k in (2, 3, 4)),
+        (3, True),
+        (4, True),
+    }
+    np.testing.assert_array_equal(np.abs(c) > PLACE, above)
 
 
 def test_three_classes_without_bias():
@@ -265,9 +271,9 @@ def on_spheres(name, bias, count):
 @pytest.mark.parametrize("count", SIZES)
 @pytest.mark.parametrize("bias", BIASES)
 @pytest.mark.parametrize("name", ["ce", "bce"])
-def test_normalised_closed_forms_are_global_minima(name, bias, count):
+def test_normalised_closed_forms_are_global_minima(name, bias, count, record_property):
     *worst, regimes = on_spheres(name, bias, count)
-    print("spheres", name, bias, count, *(f"{x:.1e}" for x in worst))
+    record_property("worst differences of value and place", worst)
     assert regimes == ({"etf", "mean-shifted"} if name == "bce" else {"etf"})
 
 
@@ -284,7 +290,9 @@ def fixed(name, bias, count, held=None):
 
     value, place = search(objective, np.stack([np.ones_like(K), np.full_like(K, held is None)]))
     forms = [
-        fixed_classifier.ce(int(k), float(r)) if name == "ce" else fixed_classifier.bce(int(k), float(r), float(s), held)
+        fixed_classifier.ce(int(k), float(r))
+        if name == "ce"
+        else fixed_classifier.bce(int(k), float(r), float(s), held)
         for k, r, s in zip(K, rho, stiffness, strict=True)
     ]
     at = np.array([(f.score, 0.0 if held is not None else f.bias) for f in forms]).T
@@ -293,10 +301,12 @@ def fixed(name, bias, count, held=None):
 
 
 @pytest.mark.parametrize("count", SIZES)
-@pytest.mark.parametrize(("name", "bias", "held"), [("ce", "per_class", None), ("bce", "per_class", None), ("bce", "none", -0.7)])
-def test_fixed_classifier_closed_forms_are_global_minima(name, bias, held, count):
+@pytest.mark.parametrize(
+    ("name", "bias", "held"), [("ce", "per_class", None), ("bce", "per_class", None), ("bce", "none", -0.7)]
+)
+def test_fixed_classifier_closed_forms_are_global_minima(name, bias, held, count, record_property):
     worst = fixed(name, bias, count, held)
-    print("fixed", name, bias, held, count, *(f"{x:.1e}" for x in worst))
+    record_property("worst differences of value and place", worst)
 
 
 def coarse(count):
@@ -315,5 +325,98 @@ def coarse(count):
 
 
 @pytest.mark.parametrize("count", SIZES)
-def test_coarse_closed_forms_are_minima_within_their_symmetry(count):
-    print("coarse", count, *(f"{x:.1e}" for x in coarse(count)))
+def test_coarse_closed_forms_are_minima_within_their_symmetry(count, record_property):
+    record_property("worst differences of value and place", coarse(count))
+
+
+# Each check sees a formula that is a little wrong ----------------------------------------------------
+
+
+def _always_shifted(right):
+    """Without a bias mean-shifted wherever K mu < 1: false for three classes."""
+    return lambda mu, K, b: (
+        closed_forms.bce_mean_shifted(mu, K, b) if np.isinf(b) and K > 2 and K * mu < 1 else right(mu, K, b)
+    )
+
+
+WRONG = [
+    (closed_forms, "ce", lambda f: lambda mu, K: f(1.001 * mu, K), lambda: scan("ce", "none", QUICK)),
+    (closed_forms, "ce", lambda f: lambda mu, K: f(mu if K * mu < 0.9 else 1.0, K), lambda: scan("ce", "none", QUICK)),
+    (
+        closed_forms,
+        "label_smoothing",
+        lambda f: lambda mu, K, alpha: f(mu, K, alpha * (K - 1) / K),
+        lambda: scan("ls", "none", QUICK),
+    ),
+    (closed_forms, "bce", _always_shifted, lambda: scan("bce", "none", QUICK)),
+    (closed_forms, "bce", _always_shifted, test_three_classes_without_bias),
+    (closed_forms, "bce", lambda f: closed_forms.bce_centred, lambda: scan("bce", "unified", QUICK)),
+    (
+        closed_forms,
+        "bce_centred",
+        lambda f: lambda mu, K, b: f(mu, K, 1.001 * b),
+        lambda: scan("bce", "per_class", QUICK),
+    ),
+    (
+        closed_forms,
+        "bce_mean_shifted",
+        lambda f: lambda mu, K, b: f(mu, K, 1.001 * b),
+        lambda: scan("bce", "per_class", QUICK),
+    ),
+    (
+        closed_forms,
+        "mse",
+        lambda f: lambda mu, K, b, kappa, beta: f(mu, K, b, 1.0, beta),
+        lambda: scan("mse", "none", QUICK),
+    ),
+    (
+        closed_forms,
+        "mse",
+        lambda f: lambda mu, K, b, kappa, beta: f(mu, K, 1.001 * b, kappa, beta),
+        lambda: scan("mse", "per_class", QUICK),
+    ),
+    (
+        closed_forms,
+        "focal_stationarity",
+        lambda f: lambda a, mu, K, gamma: f(a, 1.001 * mu, K, gamma),
+        lambda: scan("focal", "none", QUICK),
+    ),
+    (
+        li2025_bias,
+        "boundary_decay_b",
+        lambda f: lambda mu, K: 1.05 * f(mu, K),
+        lambda: test_where_the_mean_mode_begins(QUICK),
+    ),
+    (
+        spheres,
+        "optimal_bias",
+        lambda f: lambda p, q, K, L: f(p, q, K, 1.001 * L),
+        lambda: on_spheres("bce", "per_class", QUICK),
+    ),
+    (
+        spheres,
+        "bce",
+        lambda f: lambda gamma, K, L: f(gamma, K, 0.0),
+        lambda: on_spheres("bce", "none", QUICK),
+    ),
+    (spheres, "ce", lambda f: lambda gamma, K: f(gamma, K + 1), lambda: on_spheres("ce", "none", QUICK)),
+    (
+        fixed_classifier,
+        "optimal_bias",
+        lambda f: lambda p, q, K, L: f(p, q, K, 1.001 * L),
+        lambda: fixed("bce", "per_class", QUICK),
+    ),
+    (fixed_classifier, "ce", lambda f: lambda K, rho: f(K, 1.001 * rho), lambda: fixed("ce", "none", QUICK)),
+    (saddles, "coarse_ce", lambda f: lambda mu, K, m: f(1.001 * mu, K, m), lambda: coarse(QUICK)),
+]
+
+
+@pytest.mark.parametrize(
+    "case", range(len(WRONG)), ids=[f"{m.__name__}.{a}".removeprefix("ufm.") for m, a, *_ in WRONG]
+)
+def test_a_wrong_formula_is_caught(case, monkeypatch):
+    module, name, wrong, check = WRONG[case]
+    check()
+    monkeypatch.setattr(module, name, wrong(getattr(module, name)))
+    with pytest.raises(AssertionError):
+        check()

@@ -77,7 +77,7 @@ THEOREM_2_CORRECTED = Theorem(
     id="li2025/2-corrected",
     source=f"{PAPER}, Thm 2, corrected (this package)",
     statement="BCE's minimiser is the centred ETF iff sigma(q) <= 2 mu there; beyond, all w_k share a mean vector.",
-    formula="with a bias: iff decay_b |b| <= mu; beyond: sigma(q) = 2 mu, sigma(-p) = (K-2) mu, b = -mu/decay_b (or none)",
+    formula="with a bias: iff decay_b |b| <= mu, and beyond b = -mu/decay_b; sigma(q) = 2 mu, sigma(-p) = (K-2) mu",
     hypotheses="BCE, balanced, d >= K, K mu < 1, any bias mode",
     inside=lambda p: is_bce(p, 0) and separates(p),
     claim=_corrected,
