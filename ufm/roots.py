@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 HALVINGS = 90
-"""Enough for a bracket of any size that float64 resolves: 2^-90 of 100 is below one unit of rounding at 1e-10."""
+"""Enough for full accuracy: 2^-90 of a bracket of 100 is 8e-26, the spacing of float64 at a root of 4e-10."""
 
 
 def increasing_root(function: Callable[[Array], Array], low: Array, high: Array, halvings: int = HALVINGS) -> Array:
@@ -17,7 +17,7 @@ def increasing_root(function: Callable[[Array], Array], low: Array, high: Array,
 
     Halving an interval carries no derivative of its own. Here ``f(x(t), t) = 0`` gives ``x' = -f_t/f_x``, in
     forward and reverse mode and to any order, with respect to everything that ``function`` closes over. The
-    ends are no part of it. Where ``f_x = 0`` no derivative exists, and 0 is returned.
+    ends are no part of it. Where ``f_x = 0`` (a jump, a plateau, no change of sign) the derivative returned is 0.
 
     Args:
         function: of one number; array code, so that roots batch under `vmap`.
