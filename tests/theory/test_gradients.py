@@ -208,6 +208,18 @@ def test_conjugate_at_the_edge_of_its_domain():
         assert np.all(np.isfinite(jax.grad(loss.conjugate)(jnp.zeros(3), 1)))
 
 
+@pytest.mark.parametrize("room", ["theory.reduction", "losses.softmax"])
+def test_a_root_cut_out_of_the_trace_is_caught(room, monkeypatch):
+    """What a bisection without the rule would give, or a stopped gradient: a root that does not move."""
+    place = f"ufm.{room}.increasing_root"
+    monkeypatch.setattr(place, lambda *args, **options: jax.lax.stop_gradient(increasing_root(*args, **options)))
+    with pytest.raises(AssertionError):
+        if room == "theory.reduction":
+            assert_derivatives(reduced("ce", "per_class"), [POINTS["etf"]])
+        else:
+            test_curvature_of_the_focal_conjugate()
+
+
 # Certificates and objectives ----------------------------------------------------------------------------
 
 
@@ -238,6 +250,20 @@ def certified(loss, bias):
 def test_certificate(loss, bias):
     """Where nothing is tight: the bias of the dual point is a root, and moves with the decays and the point."""
     assert_derivatives(certified(loss, bias), [0.1, 0.05, 0.3, 0.0])
+
+
+def test_certificate_at_a_minimizer():
+    """Equal singular values and a scale of 1: a kink, whose slope returned is finite; value and gap keep theirs."""
+    problem = Problem(3, 3, 2, losses.CE(), Decay(0.1, 0.05, 0.3), "none")
+    point = jax.tree.map(jnp.asarray, theory.minimizer(problem).params)
+
+    def function(w):
+        found = theory.certify(Problem(3, 3, 2, losses.CE(), Decay(w, 0.05, 0.3), "none"), point)
+        return jnp.stack([found.lower_bound, found.value, found.scale])
+
+    slopes = jax.jit(jax.jacrev(function))(0.1)
+    assert np.all(np.isfinite(slopes))
+    assert float(slopes[1]) == pytest.approx(float(jnp.sum(point.W**2)) / 2, rel=1e-12)
 
 
 @pytest.mark.slow
