@@ -113,7 +113,7 @@ def test_holds_inside_and_a_wrong_constant_is_refuted(name, evidence):
 
 @pytest.mark.parametrize(("K_mu", "centred"), [(0.6, True), (0.45, True), (0.43, False)])
 def test_three_classes_without_bias(K_mu, centred, evidence):
-    """The centred ETF from K mu = 3 (8 - sqrt 32)/16 = 0.4393 on; at 0.6 the minimum is 1.857916452085."""
+    """The centered ETF from K mu = 3 (8 - sqrt 32)/16 = 0.4393 on; at 0.6 the minimum is 1.857916452085."""
     decay = K_mu / 6  # n = 4
     problem = ufm.Problem(3, 4, 4, ufm.losses.BCE(), ufm.Decay(decay, decay, 0.1), "none")
     assert check(THEOREMS["li2025/2-corrected"], problem, evidence(problem)).verdict == Verdict.HOLDS

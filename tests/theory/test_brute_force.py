@@ -225,7 +225,7 @@ def test_where_the_mean_mode_begins(count):
 
 
 def test_three_classes_without_bias():
-    """3 (8 - sqrt 32)/16 < K mu < 1: the centred ETF, ``sigma(-2a/3) + sigma(-a/3) = K mu``, and no mean mode."""
+    """3 (8 - sqrt 32)/16 < K mu < 1: the centered ETF, ``sigma(-2a/3) + sigma(-a/3) = K mu``, and no mean mode."""
     K, edge = 3.0, (8 - np.sqrt(32)) / 16
     mu = np.array([0.2, edge * (1 + 1e-3), edge * (1 - 1e-3)])
     problems = np.full(3, K), mu, np.full(3, np.inf), {}
@@ -271,7 +271,7 @@ def on_spheres(name, bias, count):
 @pytest.mark.parametrize("count", SIZES)
 @pytest.mark.parametrize("bias", BIASES)
 @pytest.mark.parametrize("name", ["ce", "bce"])
-def test_normalised_closed_forms_are_global_minima(name, bias, count, record_property):
+def test_normalized_closed_forms_are_global_minima(name, bias, count, record_property):
     *worst, regimes = on_spheres(name, bias, count)
     record_property("worst differences of value and place", worst)
     assert regimes == ({"etf", "mean-shifted"} if name == "bce" else {"etf"})

@@ -65,7 +65,7 @@ def certify(problem: Problem, params: Params) -> Certificate:
         params: any finite point of its shapes. Under a transformation (jit, vmap) its dtype is kept.
 
     Bound, gap and value have exact derivatives, forward and reverse, wherever the point is not yet optimal. At a
-    minimiser the bound has a kink (s reaches 1, singular values coincide), and one of its slopes is returned.
+    minimizer the bound has a kink (s reaches 1, singular values coincide), and one of its slopes is returned.
 
     >>> import ufm
     >>> problem = ufm.Problem(4, 6, 3, loss=ufm.losses.CE(), decay=ufm.Decay(0.1, 0.1, 0.1))
