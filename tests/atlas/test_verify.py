@@ -29,6 +29,23 @@ def evidence():
     return of
 
 
+@pytest.mark.parametrize(("K_mu", "centred"), [(0.6, True), (0.45, True), (0.43, False)])
+def test_three_classes_without_bias(K_mu, centred, evidence):
+    """The centered ETF from K mu = 3 (8 - sqrt 32)/16 = 0.4393 on; at 0.6 the minimum is 1.857916452085."""
+    decay = K_mu / 6  # n = 4
+    problem = ufm.Problem(3, 4, 4, ufm.losses.BCE(), ufm.Decay(decay, decay, 0.1), "none")
+    assert check(THEOREMS["li2025/2-corrected"], problem, evidence(problem)).verdict == Verdict.HOLDS
+    assert (np.linalg.norm(np.sum(evidence(problem).solution.params.W, axis=0)) < 1e-4) == centred
+    if K_mu == 0.6:
+        assert evidence(problem).value == pytest.approx(1.857916452085, abs=1e-11)
+
+
+def test_three_classes_may_have_no_boundary():
+    """Where the boundary lies at infinity `li2025/boundary` applies, and is near to nothing."""
+    problem = ufm.Problem(3, 4, 4, ufm.losses.BCE(), ufm.Decay(0.1, 0.1, 50.0))
+    assert THEOREMS["li2025/boundary"].applies(problem)
+
+
 # Hypotheses with a boundary in the decays: the claim is false 2 % beyond it.
 BOUNDED = [
     *("zhu2021/3.1", "zhu2021/zero", "zhu2021/strict-saddle", "zhou2022/ls", "zhou2022/ls-zero"),

@@ -115,4 +115,4 @@ def yes(name: str, predicted: bool, measured: bool) -> Quantity:
 
 def near(ratio: float) -> bool:
     """Whether a quantity is within 1 % of its threshold, where no run can tell the sides apart."""
-    return abs(np.log(ratio)) < 0.01
+    return bool(np.exp(-0.01) < ratio < np.exp(0.01))

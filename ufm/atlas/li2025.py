@@ -19,7 +19,7 @@ from ufm.theory import closed_forms
 
 PAPER = "Li et al. 2025"
 PUBLISHED = Family(lambda rng: BCE(), SHAPES)
-ANY_BIAS = Family(lambda rng: BCE(), (*WIDE, (2, 3, 2)), ("per_class", "unified", "none"))
+ANY_BIAS = Family(lambda rng: BCE(), (*WIDE, (2, 3, 2), (3, 4, 4)), ("per_class", "unified", "none"))
 CROSS_ENTROPY = Family(lambda rng: CE(), SHAPES)
 
 
@@ -76,8 +76,8 @@ def _corrected(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
 THEOREM_2_CORRECTED = Theorem(
     id="li2025/2-corrected",
     source=f"{PAPER}, Thm 2, corrected (this package)",
-    statement="BCE's minimiser is the centred ETF iff decay_b |b| <= mu; beyond, all w_k share a mean vector.",
-    formula="beyond: b = -mu/decay_b, sigma(q) = 2 mu, sigma(-p) = (K-2) mu",
+    statement="BCE's minimiser is the centred ETF iff sigma(q) <= 2 mu there; beyond, all w_k share a mean vector.",
+    formula="with a bias: iff decay_b |b| <= mu, and beyond b = -mu/decay_b; sigma(q) = 2 mu, sigma(-p) = (K-2) mu",
     hypotheses="BCE, balanced, d >= K, K mu < 1, any bias mode",
     inside=lambda p: is_bce(p, 0) and separates(p),
     claim=_corrected,

@@ -242,7 +242,8 @@ MERGED = Theorem(
     id="li2025/merged",
     source=f"{PAPER}, beyond Thm 2 (this package)",
     statement="K mu >= 1 merges all classes of BCE: at zero, or at one shared nonzero feature where decay_b |b| > mu.",
-    formula="a = 0; c = K (logit(1/K + mu) + mu/decay_b) where decay_b |b0| > mu at the bias b0 of W = H = 0",
+    formula="a = 0; c = K (logit(1/K + mu) + mu/decay_b) where decay_b |b0| > mu at the bias b0 of W = H = 0; "
+    "without bias c = K logit(1/K + mu) where K mu < (K-2)/2",
     hypotheses="BCE, balanced, d >= K > 2, K mu >= 1, any bias mode",
     inside=lambda p: is_bce(p, 0) and p.classes > 2 and not separates(p),
     claim=_merged,

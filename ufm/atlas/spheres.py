@@ -87,7 +87,8 @@ NORMALISED_BCE_CORRECTED = Theorem(
     id="rediscovering/normalised-corrected",
     source="Rediscovering BCE, normalised losses, corrected (this package)",
     statement="Normalised BCE is minimised by the ETF iff the bias is cheap enough; beyond, all w_k share a mean.",
-    formula="ETF iff L|b| <= sigma(-p) + sigma(q), L = K decay_b (unified: decay_b); then (K-2) sigma(q) = 2 sigma(-p)",
+    formula="ETF iff (K-2) sigma(q) <= 2 sigma(-p) there, with a bias: L|b| <= sigma(-p) + sigma(q), L = K decay_b "
+    "(unified: decay_b); beyond, (K-2) sigma(q) = 2 sigma(-p)",
     hypotheses="normalised BCE, balanced, d >= K, any bias mode",
     inside=lambda p: _balanced(p, BCE),
     claim=_bce,

@@ -39,7 +39,10 @@ class Loss:
         raise NotImplementedError
 
     def conjugate(self, u: Array, label: Array | int) -> Array:
-        """Convex conjugate ``l*(u, k) = sup_z <u, z> - l(z, k)`` at ``u`` (K,); +inf off its domain."""
+        """Convex conjugate ``l*(u, k) = sup_z <u, z> - l(z, k)`` at ``u`` (K,); +inf off its domain.
+
+        Its derivative is exact inside the domain; at the edge, where an entropy's is infinite, that term counts 0.
+        """
         raise NotImplementedError
 
     def conjugate_along(self, logits: Array, label: Array | int, scale: Array) -> Array:

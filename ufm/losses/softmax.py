@@ -17,6 +17,7 @@ from jax import Array
 
 from ufm._base import pytree, require_range
 from ufm.losses._base import Loss, complement_log, on_domain, softplus, true_class, xlogx
+from ufm.roots import increasing_root
 
 
 def log_odds_against(logits: Array, label: Array | int) -> Array:
@@ -153,16 +154,7 @@ class Focal(Loss):
         # F' rises from 0 through its first crossing of a <= 1 and never returns below 1 after it has
         # passed 1, so bisection on the sign of F' - a finds the only maximiser of a y - F(y).
         slope = jax.grad(self.of_log_odds)
-        low, high = jnp.full_like(a, -800.0), jnp.full_like(a, 800.0)
-
-        def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
-            low, high = bracket
-            middle = 0.5 * (low + high)
-            rising = slope(middle) < a
-            return jnp.where(rising, middle, low), jnp.where(rising, high, middle)
-
-        low, high = jax.lax.fori_loop(0, 64, halve, (low, high))
-        y = jax.lax.stop_gradient(0.5 * (low + high))
+        y = increasing_root(lambda y: slope(y) - a, jnp.full_like(a, -800.0), jnp.full_like(a, 800.0), halvings=64)
         return a * y - self.of_log_odds(y), y
 
     def at(self, p: Any, q: Any, classes: Any) -> Array:
