@@ -25,7 +25,7 @@ def _imbalanced(problem: Problem) -> bool:
 
 def weight(problem: Problem) -> float:
     """``sqrt(decay_W decay_H)``."""
-    return float(np.sqrt(float(problem.decay.W) * float(problem.decay.H)))
+    return float(problem.decay.price)
 
 
 def merging(problem: Problem) -> dict[int, float]:

@@ -47,7 +47,7 @@ def _eq_3(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     """Both sides from the measured solution: rho = ||W||^2 on the left, the scores and the bias on the right."""
     K = problem.classes
     rho = float(np.sum(np.asarray(evidence.solution.params.W) ** 2))
-    s = float(np.sqrt(float(problem.decay.W) / (problem.counts[0] * float(problem.decay.H))))
+    s = float(1.0 / (np.sqrt(problem.counts[0]) * float(problem.decay.ratio)))
     side = float(problem.decay.b) * s * rho / (K - 1) + 1.0 / (2 * (K - 1))
     separates = side * (1.0 + np.exp(s * rho / (K - 1))) > 1.0
     # z = w'h + b: a positive is recognised when z > 0, a negative when z < 0.

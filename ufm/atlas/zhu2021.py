@@ -79,7 +79,7 @@ def _certificate(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     U = np.asarray(jax.vmap(jax.grad(problem.loss), (1, 0), 1)(logits, jnp.asarray(problem.labels)))
     weighted = U * np.sqrt(np.broadcast_to(problem.multiplicity, (problem.columns,)))[None, :]
     norm = np.linalg.norm(weighted, 2) / problem.samples
-    bound = float(np.sqrt(float(problem.decay.W) * float(problem.decay.H)))
+    bound = float(problem.decay.price)
     return [quantity("||grad_Z|| / sqrt(decay_W decay_H), at most 1", 1.0, max(1.0, norm / bound), 1e-8)]
 
 
@@ -112,7 +112,7 @@ def coarse_point(problem: Problem, groups: int, alpha: float = 0.0) -> Params:
     K, m = problem.classes, groups
     P = strength(problem) * (K // m) * (m - 1) + alpha * (m - 1) / m
     a = max(0.0, np.log((m - 1) * (1.0 - P) / P)) if 0 < P < 1 else 0.0
-    r = np.sqrt(problem.counts[0] * float(problem.decay.H) / float(problem.decay.W))
+    r = np.sqrt(problem.counts[0]) * float(problem.decay.ratio)
     rows = np.zeros((K, problem.dim))
     if m > 1:
         # B B' - J/m = s (B Q'/sqrt s)(B Q'/sqrt s)', Q the orthonormal basis of centred vectors.
@@ -131,10 +131,10 @@ def escape(problem: Problem, point: Params, name: str) -> list[Quantity]:
     W = np.asarray(point.W)
     left, sizes, right = np.linalg.svd(np.asarray(logit_gradient(problem, point)))
     a = np.linalg.svd(W)[2][-1]
-    ratio = (float(problem.decay.H) / float(problem.decay.W)) ** 0.25
+    ratio = float(problem.decay.ratio) ** 0.5
     still = None if point.b is None else jnp.zeros_like(point.b)
     direction = Params(jnp.asarray(ratio * np.outer(left[:, 0], a)), jnp.asarray(-np.outer(a, right[0]) / ratio), still)
-    excess = sizes[0] - np.sqrt(float(problem.decay.W) * float(problem.decay.H))
+    excess = sizes[0] - float(problem.decay.price)
     bent, slope = curvature(problem, point, direction)
     measured = float(bent)
     return [

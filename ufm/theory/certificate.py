@@ -97,7 +97,7 @@ def _dual_bound(problem: Problem, params: Params, *, undecayed: bool) -> tuple[A
     scale = jnp.min(jax.vmap(problem.loss.feasible_scale, (1, 0))(U, labels))
     fixed_part = jnp.zeros((), dtype)
     if problem.classifier is None:
-        allowed = jnp.sqrt(jnp.asarray(problem.decay.W * problem.decay.H, dtype)) * N
+        allowed = jnp.asarray(problem.decay.price, dtype) * N
         scale = jnp.minimum(scale, allowed / _operator_norm(U * jnp.sqrt(weights)[None, :]))
     else:
         W = jnp.asarray(problem.classifier, dtype)

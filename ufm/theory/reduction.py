@@ -176,13 +176,19 @@ def reduce_scalar(
         slope = jax.grad(phi, argnums=1)
         # The kink of |m| at 0 holds the shift there unless the loss pulls harder.
         kink = jnp.where(frozen, jnp.inf, jnp.where(no_bias, mu * K, 0.0))
+        force = jnp.abs(slope(a, jnp.zeros_like(a)))
+        # A slope that increases from 0 meets a spring at most force/L from there: a scale for stiff ones.
+        spring = (stiffness > 0) & (force <= stiffness * limit)
+        unit = jnp.where(spring, jnp.minimum(1.0, force / jnp.where(spring, stiffness, 1.0)), 1.0)
+        unit = jax.lax.stop_gradient(unit)
 
         def along(x: Array) -> Array:
-            total = slope(a, jnp.sinh(x)) + pull(jnp.sinh(x))
+            m = unit * jnp.sinh(x)
+            total = slope(a, m) + pull(m)
             return jnp.where(jnp.isnan(total), x, total)  # a loss that overflows does so far out, where it rises
 
         root = _bisect(along, -FURTHEST_SHIFT + 0 * a, FURTHEST_SHIFT + 0 * a)
-        return jnp.where(jnp.abs(slope(a, jnp.zeros_like(a))) <= kink, 0.0, jnp.sinh(root))
+        return jnp.where(force <= kink, 0.0, unit * jnp.sinh(root))
 
     def at(a: Array) -> tuple[Array, Array, Array]:
         """Value, derivative in a (at zero, whose sign counts, that to its own side) and best shift."""
