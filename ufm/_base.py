@@ -124,7 +124,9 @@ def quick_to_compile(effort: int) -> dict[str, Any] | None:
     return {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": effort} if known else None
 
 
-def in_float64(function: Callable[..., T], static: tuple[str, ...] = (), *, effort: int | None = None) -> Callable[..., T]:
+def in_float64(
+    function: Callable[..., T], static: tuple[str, ...] = (), *, effort: int | None = None
+) -> Callable[..., T]:
     """Evaluate ``function(*trees, **static)`` in float64, whatever the precision of its arguments.
 
     The x64 switch is set for this call only, and a TPU (no native float64) hands the work to the

@@ -87,6 +87,8 @@ def closing(problem: Problem, logits: np.ndarray, bias: float, penalty: float, v
         return Closing(f"the objective at the point is {objective:.12g}, not {value:.12g}", bound)
     if bound == -np.inf:
         return Closing(f"no lower bound is known for {problem.loss} here, and another point may lie lower", bound)
-    if not value - bound <= allowed:
+    if value - bound > allowed:
         return Closing(f"the certificate leaves a gap of {value - bound:.1e}: another point may lie lower", bound)
+    if not bound - value <= allowed:  # no bound lies above a value: loss and conjugate do not belong together
+        return Closing(f"the dual bound {bound:.12g} lies above the value {value:.12g}: one of them is wrong", -np.inf)
     return Closing("", bound)
