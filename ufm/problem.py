@@ -49,7 +49,7 @@ class Decay:
 
     @property
     def price(self) -> Any:
-        """``sqrt(lambda_W lambda_H)``, what the nuclear norm of ``W H`` costs; from the roots, whose product is a number.
+        """``sqrt(lambda_W lambda_H)``, what the nuclear norm of ``W H`` costs: the product of roots does not underflow.
 
         >>> Decay(1e-300, 1e-300).price
         1e-300

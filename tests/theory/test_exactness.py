@@ -128,12 +128,12 @@ def test_focal_loss_is_exact_where_its_bound_is_tight():
 
 def test_unbounded_below():
     weak, strong = (Problem(4, 6, 3, losses.Naive(), Decay(decay, decay)) for decay in (0.01, 1.0))
-    with pytest.raises(NoClosedForm, match="loss = naive: .*unbounded below"):
+    with pytest.raises(NoClosedForm, match=r"loss = naive: .*unbounded below"):
         minimizer(weak)
     assert predict(weak) is None
     assert (minimizer(strong).value, minimizer(strong).exact) == (0.0, True)
     shifted = losses.custom(lambda z, k: -z[k], convex=True, symmetric=True, name="mine")
-    with pytest.raises(NoClosedForm, match="loss = mine: .*unbounded below"):
+    with pytest.raises(NoClosedForm, match=r"loss = mine: .*unbounded below"):
         minimizer(Problem(4, 6, 3, shifted, Decay(0.01, 0.01), "none"))
 
 
@@ -142,7 +142,7 @@ def test_unbounded_below():
 
 def test_a_loss_that_is_no_number_at_large_logits_is_named_with_the_logit():
     loss = losses.custom(unstable, convex=True, shift_invariant=True, symmetric=True, infimum=0.0)
-    with pytest.raises(ufm.InputError, match="loss unstable: value at true logit 1000 .* = nan: must be a number"):
+    with pytest.raises(ufm.InputError, match=r"loss unstable: value at true logit 1000 .* = nan: must be a number"):
         minimizer(Problem(4, 6, 3, loss, Decay(1e-3, 1e-3, 0.01)))
 
 

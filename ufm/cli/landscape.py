@@ -156,8 +156,8 @@ def draw(out: Path, problem: Any, exact: Any, rungs: Any, points: Any, solved: A
     out.mkdir(parents=True, exist_ok=True)
     fits = (problem.columns + problem.classes) * problem.dim <= DRAW_LIMIT
     best = theory.predict(problem)
-    proven = best is None or best.exact
-    end = "minimizer" if proven else "best symmetric point"
+    doubt = "" if best is None else best.reason
+    end = "best symmetric point" if doubt else "minimizer"
     figures: dict[str, Any] = {}
     if exact is not None and best is not None:
         density = landscape.spectral_density(landscape.Hessian(problem, best.params).operator) if fits else None
@@ -182,7 +182,7 @@ def draw(out: Path, problem: Any, exact: Any, rungs: Any, points: Any, solved: A
     if run is not None:
         figures["descent.png"] = pictures.descent(run)
     title = f"{problem_text(problem)}, decays of W, H, b"
-    title += "" if proven else f"\nat the best symmetric point, not proven global: {best.reason}"
+    title += f"\nat the best symmetric point, not proven global: {doubt}" if doubt else ""
     for name, ax in figures.items():
         ax.set_title(title)
         ax.figure.savefig(out / name, dpi=150)

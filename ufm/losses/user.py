@@ -80,9 +80,9 @@ class Custom(Loss):
     def _check_promises(self, classes: int) -> None:
         """Try the promises on random logits: a certificate is worth no more than they are."""
         rng = np.random.default_rng(0)
-        points = 10.0 ** rng.uniform(-1.0, 1.3, (2, PROBES, 1)) * rng.normal(size=(2, PROBES, classes))
+        drawn = 10.0 ** rng.uniform(-1.0, 1.3, (2, PROBES, 1)) * rng.normal(size=(2, PROBES, classes))
         labels = np.arange(PROBES, dtype=np.int32) % classes
-        points = jnp.asarray(points, jnp.zeros(()).dtype)
+        points = jnp.asarray(drawn, jnp.zeros(()).dtype)
         found = _probe(self, points, labels)
         first, second, middle, shifted, size = map(np.asarray, found)
         # Where the loss overflows nothing is compared: that breaks no promise.
