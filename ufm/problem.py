@@ -17,6 +17,10 @@ from ufm import blocks
 from ufm._base import cast, is_traced, matmul, nearest, pytree, require, require_range
 from ufm.losses import BCE, Loss
 
+DECAYS = (1e-300, 1e300)
+"""Decays allowed. Beyond, numbers of the size of a decay are not normal in float64, and XLA takes them for zero."""
+MOST = 2**53
+"""Samples allowed in all: float64 holds every whole number up to it."""
 BIAS_MODES = ("per_class", "unified", "none")
 FEATURE_MODES = ("per_sample", "per_class")
 
@@ -28,6 +32,7 @@ class Decay:
 
     ``Decay.W`` is lambda_W, ``Decay.H`` lambda_H and ``Decay.b`` lambda_b; formulas in words call them decay_W,
     decay_H and decay_b. The first two must be positive (the infimum is not attained otherwise), the last at least zero.
+    A positive one lies between 1e-300 and 1e300.
     """
 
     W: Any = 5e-4
@@ -35,10 +40,26 @@ class Decay:
     b: Any = 5e-4
 
     def __post_init__(self) -> None:
+        low, high = DECAYS
         for name in ("W", "H"):
-            value = getattr(self, name)
-            require_range(f"decay.{name}", value, "a finite number > 0", lambda x: (x > 0) & (x < np.inf))
-        require_range("decay.b", self.b, "a finite number >= 0", lambda x: (x >= 0) & (x < np.inf))
+            value, allowed = getattr(self, name), f"a finite number > 0 (from {low:g} to {high:g})"
+            require_range(f"decay.{name}", value, allowed, lambda x: (x >= low) & (x <= high))
+        allowed = f"a finite number >= 0 (0, or from {low:g} to {high:g})"
+        require_range("decay.b", self.b, allowed, lambda x: (x == 0) | ((x >= low) & (x <= high)))
+
+    @property
+    def price(self) -> Any:
+        """``sqrt(lambda_W lambda_H)``, what the nuclear norm of ``W H`` costs: the product of roots does not underflow.
+
+        >>> Decay(1e-300, 1e-300).price
+        1e-300
+        """
+        return self.W**0.5 * self.H**0.5
+
+    @property
+    def ratio(self) -> Any:
+        """``sqrt(lambda_H/lambda_W)``, size of W over that of H at every critical point."""
+        return self.H**0.5 / self.W**0.5
 
 
 @pytree()
@@ -108,6 +129,8 @@ class Problem:
                 _require_whole(f"per_class[{k}]", n, 1)
             same = len(set(sizes)) == 1
             object.__setattr__(self, "per_class", int(sizes[0]) if same else tuple(int(n) for n in sizes))
+        total = self.classes * self.per_class if isinstance(self.per_class, int) else sum(self.per_class)
+        require(total <= MOST, "per_class", counts, f"at most 2**53 samples in all, not {float(total):.3g}")
         require(isinstance(self.loss, Loss), "loss", self.loss, "a loss such as ufm.losses.BCE(), or custom(fn)")
         require(isinstance(self.decay, Decay), "decay", self.decay, "a ufm.Decay")
         require(self.bias in BIAS_MODES, "bias", self.bias, nearest(str(self.bias), BIAS_MODES))

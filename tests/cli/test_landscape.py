@@ -51,3 +51,21 @@ def test_bad_groups_are_named():
     result = landscape("--dim", "5", "--through", "2-2")
     assert result.exit_code != 0
     assert "through = '2-2'" in str(result.exception) + result.output
+
+
+def test_a_symmetric_point_that_is_not_proven_global_is_called_so():
+    """K = 3, d = 2, BCE with a stiff bias: a mean mode would need a third dimension."""
+    narrow = ["--loss", "bce", "--classes", "3", "--dim", "2", "--per-class", "2", "--decay-b", "2"]
+    narrow += ["--decay-w", "0.02", "--decay-h", "0.02"]
+    reason = "the minimizer without a bound on the dimension has rank K = 3, more than dim = 2"
+    shown = CliRunner().invoke(commands, ["landscape", *narrow]).stdout
+    assert "Hessian at the best symmetric point, not proven global" in shown
+    assert reason in shown
+    solved = CliRunner().invoke(commands, ["solve", *narrow]).stdout
+    assert "best symmetric point (not proven)" in solved
+    assert "closed form" not in solved
+    assert reason in solved
+    told = json.loads(CliRunner().invoke(commands, ["solve", *narrow, "--json"]).stdout)["theory"]
+    assert told["exact"] is False
+    assert told["reason"] == reason
+    assert told["logit_gap"] == told["gap"]

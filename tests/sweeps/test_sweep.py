@@ -254,3 +254,16 @@ def test_bad_options_are_refused():
         ufm.sweep(SMALL, {"seed": [0]}, engine="scna")
     with pytest.raises(ufm.InputError, match="only gradient methods"):
         ufm.sweep(SMALL, {"seed": [0]}, options={"record_every": 5})
+
+
+def test_a_line_that_is_not_proven_is_dashed_and_says_so():
+    """At d = K-1 beyond the ETF regime the best symmetric point is no certified minimizer."""
+    narrow = dataclasses.replace(SMALL, dim=SMALL.classes - 1, loss=ufm.losses.BCE())
+    found = ufm.sweep(narrow, {"decay.b": [1e-3, 2.0]})
+    lines = predicted(found, "decay.b")
+    assert lines["exact"][0] == 1
+    assert lines["exact"][-1] == 0
+    figure = found.plot()
+    assert figure.get_suptitle() == ("points: solved, dashed lines: best symmetric point, not proven to be the minimum")
+    assert {line.get_linestyle() for line in figure.axes[0].lines if len(line.get_xdata()) > 2} == {"--"}
+    plt.close("all")

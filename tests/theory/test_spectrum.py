@@ -63,7 +63,9 @@ def test_custom_loss_and_zero_gap():
         true = jnp.arange(z.size, dtype=jnp.int32) == jnp.asarray(k, jnp.int32)
         return jnp.sum(jnp.where(true, jax.nn.softplus(t * (1 - z)), jax.nn.softplus(t * z) ** 2))
 
-    problem = ufm.Problem(5, 6, 2, loss=ufm.losses.custom(scaled, {"t": 1.5}), decay=ufm.Decay(0.01, 0.02, 0.3))
+    problem = ufm.Problem(
+        5, 6, 2, loss=ufm.losses.custom(scaled, {"t": 1.5}, symmetric=True), decay=ufm.Decay(0.01, 0.02, 0.3)
+    )
     regimes = []
     for decay in (ufm.Decay(0.01, 0.02, 0.3), ufm.Decay(0.25, 0.3, 2.0), ufm.Decay(3.0, 3.0, 1.0)):
         case = dataclasses.replace(problem, decay=decay)

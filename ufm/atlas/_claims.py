@@ -14,12 +14,12 @@ from ufm.theory.closed_forms import Logits
 
 def strength(problem: Problem) -> float:
     """``mu = sqrt(n decay_W decay_H)`` of a balanced problem."""
-    return float(np.sqrt(problem.counts[0] * float(problem.decay.W) * float(problem.decay.H)))
+    return float(np.sqrt(problem.counts[0]) * float(problem.decay.price))
 
 
 def weight(problem: Problem) -> float:
     """``sqrt(decay_W decay_H)``."""
-    return float(np.sqrt(float(problem.decay.W) * float(problem.decay.H)))
+    return float(problem.decay.price)
 
 
 def equivalent_decay_b(problem: Problem) -> float:

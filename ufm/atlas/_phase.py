@@ -170,7 +170,7 @@ def _regime(evidence: Evidence) -> str:
 
 
 def _predicted_regime(problem: Problem) -> str:
-    found, _, _ = symmetric_minimizer(problem)
+    found = symmetric_minimizer(problem).reduction
     return "mean only" if found.regime == Regime.MEAN_SHIFTED and found.gap == 0 else Regime(int(found.regime)).label
 
 

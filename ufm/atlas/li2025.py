@@ -67,7 +67,7 @@ def _corrected(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     centred = predicted.shift == 0
     quantities = symmetric_logits(problem, evidence, predicted) + etf_geometry(problem, evidence, centred=centred)
     mean = np.asarray(evidence.solution.params.W).sum(axis=0)
-    r = np.sqrt(problem.counts[0] * float(problem.decay.H) / float(problem.decay.W))
+    r = np.sqrt(problem.counts[0]) * float(problem.decay.ratio)
     # The mean mode c puts sqrt(|c| r / K) into every row: ||sum w_k||^2 = K r |c|.
     size = problem.classes * r * abs(predicted.shift)
     return [*quantities, quantity("||sum of w_k||^2", size, float(mean @ mean), 1e-6)]
@@ -109,7 +109,7 @@ def _bias_force_at_zero(problem: Problem) -> float:
 
 def scores_of_norm(problem: Problem, rho: float) -> tuple[float, float]:
     """Positive and negative score from ``rho = ||W||^2`` alone, as the papers write them."""
-    positive = float(np.sqrt(float(problem.decay.W) / (problem.counts[0] * float(problem.decay.H)))) * rho
+    positive = rho / (np.sqrt(problem.counts[0]) * float(problem.decay.ratio))
     positive /= problem.classes
     return positive, -positive / (problem.classes - 1)
 

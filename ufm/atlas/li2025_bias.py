@@ -52,7 +52,7 @@ def _eq_3(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     """Both sides from the measured solution: rho = ||W||^2 on the left, the scores and the bias on the right."""
     K = problem.classes
     rho = float(np.sum(np.asarray(evidence.solution.params.W) ** 2))
-    s = float(np.sqrt(float(problem.decay.W) / (problem.counts[0] * float(problem.decay.H))))
+    s = float(1.0 / (np.sqrt(problem.counts[0]) * float(problem.decay.ratio)))
     separates = separation(s * rho / (K - 1), float(problem.decay.b), K) > 1.0
     # z = w'h + b: a positive is recognised when z > 0, a negative when z < 0.
     bias, scores = evidence.bias, evidence.scores

@@ -80,10 +80,10 @@ def _limit(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     V, sizes, Ut = np.linalg.svd(sel_matrix(problem), full_matrices=False)
     W, H = (np.asarray(x) for x in (lower.solution.params.W, lower.solution.params.H))
     W1, H1 = (np.asarray(x) for x in (evidence.solution.params.W, evidence.solution.params.H))
-    r = np.sqrt(float(problem.decay.H) / float(problem.decay.W))
+    r = float(problem.decay.ratio)
     classifier = (W @ W.T - W1 @ W1.T) / np.log(STEP) / r
     features = (H.T @ H - H1.T @ H1) / np.log(STEP) * r
-    scale = float(np.log(np.sqrt(float(problem.decay.W) * float(problem.decay.H))) ** -2)
+    scale = float(np.log(float(problem.decay.price)) ** -2)
     return [
         quantity("slope of Z: distance from the SEL matrix", 0.0, np.abs(slope - (V * sizes) @ Ut).max(), scale),
         quantity("slope of W W': distance from V L V'", 0.0, np.abs(classifier - (V * sizes) @ V.T).max(), scale),
@@ -98,7 +98,7 @@ LIMIT = Theorem(
     statement="As the decays vanish the minimisers tend to the SELI geometry, at the rate 1/log(1/decay).",
     formula="d Z/d log(1/lambda) = Y - 1 1'/K + O(1/log^2), W W' and H' H likewise with V L V' and U L U'",
     hypotheses="CE without bias, d >= K-1, N sqrt(decay_W decay_H) <= 1e-3",
-    inside=lambda p: _inside(p) and p.samples * float(np.sqrt(float(p.decay.W) * float(p.decay.H))) <= 1e-3,
+    inside=lambda p: _inside(p) and p.samples * float(p.decay.price) <= 1e-3,
     claim=_limit,
     draw=Family(
         lambda rng: CE(),

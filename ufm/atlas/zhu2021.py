@@ -117,7 +117,7 @@ def coarse_point(problem: Problem, groups: int, alpha: float = 0.0) -> Params:
     """
     K, m = problem.classes, groups
     a = coarse_gap(strength(problem), K, m, alpha)
-    r = np.sqrt(problem.counts[0] * float(problem.decay.H) / float(problem.decay.W))
+    r = np.sqrt(problem.counts[0]) * float(problem.decay.ratio)
     rows = np.zeros((K, problem.dim))
     if m > 1:
         # B B' - J/m = s (B Q'/sqrt s)(B Q'/sqrt s)', Q the orthonormal basis of centred vectors.
@@ -141,7 +141,7 @@ def escape(problem: Problem, point: Params, name: str) -> list[Quantity]:
     W = np.asarray(point.W)
     left, sizes, right = np.linalg.svd(np.asarray(logit_gradient(problem, point)))
     a = np.linalg.svd(W)[2][-1]
-    ratio = (float(problem.decay.H) / float(problem.decay.W)) ** 0.25
+    ratio = float(problem.decay.ratio) ** 0.5
     still = None if point.b is None else jnp.zeros_like(point.b)
     direction = Params(jnp.asarray(ratio * np.outer(left[:, 0], a)), jnp.asarray(-np.outer(a, right[0]) / ratio), still)
     bent, slope = curvature(problem, point, direction)

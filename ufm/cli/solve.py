@@ -83,9 +83,11 @@ def solve_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
             "value": closed.value,
             "regime": closed.regime,
             "gap": closed.gap,
+            "logit_gap": closed.logit_gap,
             "bias": closed.bias,
             "shift": closed.shift,
             "exact": closed.exact,
+            "reason": closed.reason,
         },
         "bias": {"mean": b.mean(), "std": b.std()},
         "scores": metrics.scores(params.W, params.H, labels),
@@ -108,9 +110,9 @@ def show(report: dict[str, Any]) -> None:
     def number(x: Any, form: str = ".12g") -> str:
         return format(float(x), form)
 
-    regime = (
-        "no closed form" if closed is None else closed["regime"] + ("" if closed["exact"] else " (not proven: d = K-1)")
-    )
+    regime = "no closed form" if closed is None else closed["regime"]
+    proven = closed is None or closed["exact"]
+    heading = "closed form" if proven else "best symmetric point (not proven)"
     rows = [
         ["value", number(report["value"]), "" if closed is None else number(closed["value"])],
         ["regime", "", regime],
@@ -137,4 +139,6 @@ def show(report: dict[str, Any]) -> None:
     if "starts" in report:
         values = report["starts"]
         rows.append(["values of the starts", f"{min(values):.12g} ... {max(values):.12g}", f"{len(values)} starts"])
-    table(title, ["", "solved", "closed form"], rows)
+    table(title, ["", "solved", heading], rows)
+    if not proven:
+        click.echo(f"The best symmetric point is not proven to be the minimum: {closed['reason']}.")

@@ -119,9 +119,8 @@ def escape_direction(problem: Problem, params: Params) -> Escape:
     weights = np.broadcast_to(problem.multiplicity, (problem.columns,))
     G = np.asarray(_gradient_in_Z(problem, params)) / np.sqrt(weights)
     u, sizes, vt = np.linalg.svd(G, full_matrices=False)
-    decay_W, decay_H = float(problem.decay.W), float(problem.decay.H)
-    rho = np.sqrt(decay_H / decay_W)
-    promised = -2.0 * (float(sizes[0]) - np.sqrt(decay_W * decay_H)) / (rho + 1.0 / rho)
+    rho = float(problem.decay.ratio)
+    promised = -2.0 * (float(sizes[0]) - float(problem.decay.price)) / (rho + 1.0 / rho)
     _, spans, basis = np.linalg.svd(np.asarray(params.W), full_matrices=True)
     rank = int(np.sum(spans > 1e-8 * max(float(spans[0]), 1e-8)))
     if rank == problem.dim:

@@ -70,7 +70,7 @@ def structured_starts(problem: Problem, starts: int, seed: int = 0) -> list[Para
             member = rng.integers(0, m, K)
             rows = scale * rng.normal(size=(m, d))[member] / np.sqrt(d)
             noise = 0.02 * scale * np.asarray(params.W)
-            ratio = np.sqrt(float(problem.decay.W) / float(problem.decay.H) / max(problem.samples / K, 1.0))
+            ratio = 1.0 / (float(problem.decay.ratio) * np.sqrt(max(problem.samples / K, 1.0)))
             H = ratio * (rows + noise)[problem.labels].T
             params = Params(jnp.asarray(rows + noise, params.H.dtype), jnp.asarray(H, params.H.dtype), params.b)
         points.append(params)

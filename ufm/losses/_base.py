@@ -31,7 +31,7 @@ class Loss:
     """Whether ``l(., k)`` is convex, so that the lifted problem is convex too."""
     shift_invariant: bool
     """Whether ``l(z + c 1, k) = l(z, k)`` for every ``c``."""
-    symmetric: ClassVar[bool] = True
+    symmetric: bool = False
     """Whether permuting the classes changes nothing: what every closed form rests on."""
 
     def __call__(self, logits: Array, label: Array | int) -> Array:

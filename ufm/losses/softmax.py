@@ -55,6 +55,7 @@ class CE(Loss):
     name = "ce"
     convex = True
     shift_invariant = True
+    symmetric = True
 
     def __call__(self, logits: Array, label: Array | int) -> Array:
         return softplus(log_odds_against(logits, label))
@@ -83,6 +84,7 @@ class LabelSmoothing(Loss):
     name = "ls"
     convex = True
     shift_invariant = True
+    symmetric = True
 
     def __post_init__(self) -> None:
         require_range("alpha", self.alpha, "in [0, 1)", lambda a: (a >= 0) & (a < 1))
@@ -122,6 +124,7 @@ class Focal(Loss):
     name = "focal"
     convex = False
     shift_invariant = True
+    symmetric = True
 
     def __post_init__(self) -> None:
         require_range("gamma", self.gamma, "a finite number >= 0", lambda g: (g >= 0) & (g < np.inf))

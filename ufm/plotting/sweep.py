@@ -14,7 +14,7 @@ from ufm._base import require
 from ufm.plotting.scores import SERIES
 from ufm.plotting.style import BLUE, VERMILION, style
 from ufm.sweeps import Sweep
-from ufm.sweeps._predict import predicted
+from ufm.sweeps._predict import NOTES, predicted
 from ufm.sweeps._result import LABELS
 
 PANELS = 12
@@ -52,7 +52,8 @@ def pictures(sweep: Sweep) -> dict[str, Figure]:
 def scores_and_bias(sweep: Sweep, x: str | None = None) -> Figure:
     """Final scores and bias (points, every seed) over axis ``x``, one panel for every other choice.
 
-    Lines are the closed-form minimiser, where there is one; see `ufm.sweeps._predict.predicted`.
+    Lines are the closed-form minimiser, where there is one, dashed where it is not proven to be the minimum; see
+    `ufm.sweeps._predict.predicted`.
     """
     x = _axis(sweep, x)
     panels, left_out = _panels(sweep, [x, "seed"])
@@ -65,14 +66,16 @@ def scores_and_bias(sweep: Sweep, x: str | None = None) -> Figure:
                 first, *_ = _dots(axes, panel, key, x, colour)
                 first.set_label(text)
                 if lines is not None:
-                    axes.plot(lines["x"], lines[key], "-", color=colour, zorder=3)
+                    line = "-" if lines["exact"].all() else "--"
+                    axes.plot(lines["x"], lines[key], line, color=colour, zorder=3)
             if _logarithmic(values):
                 axes.set_xscale("log")
             axes.set(xlabel=SYMBOLS.get(x, x), ylabel="score or bias", title=name)
         handles, labels = grid[0].get_legend_handles_labels()
         unique = dict(zip(labels, handles, strict=True))
         figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=3)
-        note = "points: solved" + (", lines: closed form" if any(lines is not None for lines in closed) else "")
+        proven = {bool(lines["exact"].all()) for lines in closed if lines is not None}
+        note = ", ".join(["points: solved", *(NOTES[kind] for kind in sorted(proven, reverse=True))])
         figure.suptitle(_title(sweep, left_out, note))
     return figure
 

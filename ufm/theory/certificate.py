@@ -198,7 +198,7 @@ def _feasible_scale(problem: Problem, dual: Dual) -> tuple[Array, Part]:
 
 def _allowed(problem: Problem, dtype: Any) -> Array:
     """``N sqrt(decay_W decay_H)``."""
-    return jnp.sqrt(jnp.asarray(problem.decay.W * problem.decay.H, dtype)) * problem.samples
+    return jnp.asarray(problem.decay.price, dtype) * problem.samples
 
 
 def _regularizer(problem: Problem, dual: Dual, scale: Array, defect: Array) -> tuple[Part, Any]:
