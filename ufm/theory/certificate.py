@@ -135,6 +135,7 @@ def _certify(problem: Problem, params: Params, *, polish: bool) -> Certificate:
 
 def certificate(value: Part, bound: Array, scale: Array, rounding: Array) -> Certificate:
     """The parts as a `Certificate`; a bound without a known error is -inf."""
+    rounding = jax.lax.stop_gradient(rounding)
     known = jnp.isfinite(bound) & jnp.isfinite(rounding)
     bound = jnp.where(known, bound, -jnp.inf)
     # The sums of three parts and the gap; and a thousandth, as the errors' bounds are rounded themselves.
@@ -184,7 +185,7 @@ def mean_conjugate(problem: Problem, dual: Dual, scale: Array) -> tuple[Part, Ar
     """``1/N sum m_i l*(s u_i)``, and the 1-norm (columns,) by which each ``s u_i`` misses the domain of l*."""
     over_columns = jax.vmap(errors.conjugate, (None, 1, 1, 0, None))
     found = over_columns(problem.loss, dual.logits, dual.u, dual.labels, scale)
-    return mean(problem, dual.weights, found.value, found.error), found.defect
+    return mean(problem, dual.weights, found.value, found.error), jax.lax.stop_gradient(found.defect)
 
 
 def _feasible_scale(problem: Problem, dual: Dual) -> tuple[Array, Part]:

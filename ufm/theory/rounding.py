@@ -114,8 +114,13 @@ def operator_norm(A: Array, units: int = 0) -> tuple[Array, Array]:
     else:
         blocks = jnp.pad(A, ((0, 0), (0, -n % side))).reshape(K, count, side).swapaxes(0, 1)
         G = jnp.sum(jax.lax.optimization_barrier(matmul(blocks, blocks.swapaxes(1, 2))), axis=0)
-    values, V = jnp.linalg.eigh(G)
-    top = jnp.maximum(jnp.max(jnp.abs(values)), jnp.finfo(dtype).tiny)
+    # Derivatives are those of a simple eigenvalue, <v, dG v>: those of V would divide by the gaps between equal ones.
+    values, V = jnp.linalg.eigh(jax.lax.stop_gradient(G))
+    v = V[:, jnp.argmax(jnp.abs(values))]
+    moving = jnp.sum(v * matmul(G, v[:, None])[:, 0])
+    top = jnp.max(jnp.abs(values)) + (moving - jax.lax.stop_gradient(moving))
+    top, (A, G) = jnp.maximum(top, jnp.finfo(dtype).tiny), jax.lax.stop_gradient((A, G))
+    norm, top = jnp.sqrt(top), jax.lax.stop_gradient(top)
     size = jnp.abs(A)
     spread = jnp.max(jnp.sum(size, axis=0)) * jnp.max(jnp.sum(size, axis=1)) / top
 
@@ -125,7 +130,7 @@ def operator_norm(A: Array, units: int = 0) -> tuple[Array, Array]:
     b = jnp.sqrt(jnp.sum(off**2)) + gamma(K + 6, dtype) * (root * root + (spread + 1.0) * root)  # ||R||/top as well
     # (sqrt(1 + b) + b)/sqrt(1 - b) <= 1 + 2b/(1 - b), and the root of 1 + x is at most 1 + x/2.
     excess = jnp.where(b < 0.1, 2.0 * b / (1.0 - b) + gamma(side + count + 4, dtype) * spread, jnp.inf)
-    return jnp.sqrt(top), 0.5 * excess + gamma(units, dtype) * jnp.sqrt(spread) + 4.0 * unit(dtype)
+    return norm, 0.5 * excess + gamma(units, dtype) * jnp.sqrt(spread) + 4.0 * unit(dtype)
 
 
 # Losses -------------------------------------------------------------------------------------------

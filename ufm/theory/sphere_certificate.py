@@ -91,7 +91,7 @@ def _support(normalized: NormalizedProblem, params: Params, dual: Dual, defect: 
     def norm(r: Array, c: Array) -> Array:
         top, known = operator_norm(U / jnp.sqrt(r)[:, None] / jnp.sqrt(c)[None, :], units=8)
         moved = jnp.sqrt(total((dual.weights * defect) ** 2 / c) / jnp.min(r))
-        return jnp.stack([top, top * (known + lost) + moved])
+        return jnp.stack([top, jax.lax.stop_gradient(top * (known + lost) + moved)])
 
     r, c = (jnp.stack(side) for side in zip(*shares, strict=True))
     found = jax.vmap(norm)(r, c)  # one program for both
