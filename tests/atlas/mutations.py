@@ -179,7 +179,9 @@ MUTATIONS = [
         "coarse_gap",
         lambda f, mu, K, m, alpha: f(mu, K, m, alpha * (K - 1) / K),
     ),
+    Mutation("zhou2022/ls-strict-saddle", SMOOTH, zhu2021, "weight", mean_decay),
     Mutation("zhou2022/focal", FOCAL, closed_forms, "focal_stationarity", focal_strength_of_K),
+    Mutation("zhou2022/focal-strict-saddle", FOCAL, zhu2021, "weight", mean_decay),
     Mutation(
         "zhou2022/focal-strict-saddle",
         focal_at(0.9, FOCAL),
@@ -211,16 +213,13 @@ MUTATIONS = [
         before=REFUTED,
         after=HOLDS,
     ),
+    Mutation(
+        "zhou2022/focal-landscape-global", focal_at(1.01, MANY), closed_forms, "focal_stationarity", focal_strength_of_K
+    ),
     Mutation("zhou2022/contrastive", BCE, zhou2022, "reached_by_all", lambda f, loss: True),
     Mutation("zhou2022/contrastive-focal", SEVENTEEN, zhou2022, "contrastive", one_class_more),
     Mutation(
-        "zhou2022/contrastive-focal",
-        EIGHTEEN,
-        zhou2022,
-        "contrastive",
-        one_class_fewer,
-        before=REFUTED,
-        after=HOLDS,
+        "zhou2022/contrastive-focal", EIGHTEEN, zhou2022, "contrastive", one_class_fewer, before=REFUTED, after=HOLDS
     ),
     Mutation("zhou2022/contrastive-focal-corrected", EIGHTEEN, zhou2022, "contrastive", one_class_fewer),
     Mutation("mse/bias", SQUARES, closed_forms, "mse", strength_of_K),
@@ -229,6 +228,13 @@ MUTATIONS = [
     ),
     Mutation("mse/decayed-bias", decays(SQUARES, 0.02, 0.01, 0.5), closed_forms, "mse", unified_decay),
     Mutation("li2025/1", CE, li2025, "scores_of_norm", lambda f, p, rho: (f(p, rho)[0], -f(p, rho)[0] / p.classes)),
+    Mutation(  # n left out
+        "li2025/1",
+        CE,
+        li2025,
+        "scores_of_norm",
+        lambda f, p, rho: tuple(score * np.sqrt(p.counts[0]) for score in f(p, rho)),
+    ),
     Mutation("li2025/2", CENTERED, closed_forms, "bce_centred", unified_decay),
     Mutation(  # with the hypothesis that it lacks it is no longer refuted
         "li2025/2",
@@ -260,6 +266,7 @@ MUTATIONS = [
         "boundary_decay_b",
         lambda f, mu, K: 1.04 * f(mu, K),
     ),
+    Mutation("li2025/boundary", SHIFTED, closed_forms, "bce_mean_shifted", one_class_more),
     Mutation("li2025/merged", decays(BCE, 0.3, 0.3, 2.0), closed_forms, "bce", merged_among_fewer),
     Mutation(
         "rediscovering/1",
@@ -267,6 +274,13 @@ MUTATIONS = [
         rediscovering,
         "unified_threshold",
         lambda f, B, A, K: f(B, A, K - 1),
+    ),
+    Mutation(  # at a gap of 1.74, log(2K - 3) = 1.61 and log(2K - 2) = 1.79
+        "rediscovering/1",
+        decays(BCE, 0.0924, 0.0924, 0.0, bias="unified"),
+        rediscovering,
+        "least_gap",
+        lambda f, K: np.log(2 * K - 2),
     ),
     Mutation("rediscovering/naive", CE, rediscovering, "bound_factor", lambda f, K: (K + 1) / K),
     Mutation(
@@ -298,11 +312,7 @@ MUTATIONS = [
         lambda f, p: {n: ratio * np.sqrt(p.samples) for n, ratio in f(p).items()},
     ),
     Mutation(
-        "hong2024/zero",
-        decays(LOPSIDED, 0.22, 0.22, 0.05),
-        hong2024,
-        "bias_alone",
-        lambda f, p: np.zeros(p.classes),
+        "hong2024/zero", decays(LOPSIDED, 0.22, 0.22, 0.05), hong2024, "bias_alone", lambda f, p: np.zeros(p.classes)
     ),
     Mutation("hong2024/convex", decays(LOPSIDED, 0.06, 0.04, 0.05), hong2024, "weight", mean_decay),
     Mutation("fang2021/minority", NO_BIAS, fang2021, "merging_ratio", lambda f, p: p.classes * f(p)),
@@ -317,7 +327,7 @@ MUTATIONS = [
         "one_neuron_problem",
         bias_still_decayed_in_full,
     ),
-    Mutation("binary/outputs", CE, binary, "outputs_of", lambda f, mu, K: (K * mu, mu)),
+    Mutation("binary/outputs", CE, binary, "outputs_of", strength_of_K),
     Mutation("dynamics/flow", decays(BCE, 0.02, 0.02, 0.05), dynamics, "kept", lambda f, decay: np.sqrt(f(decay))),
     Mutation("dynamics/descent", decays(BCE, 0.02, 0.02, 0.05), dynamics, "imbalance_after", without_square_of_step),
     Mutation("dynamics/critical", BCE, dynamics, "balance", lambda f, p, x: f(decays(p, p.decay.W, p.decay.W), x)),

@@ -188,7 +188,7 @@ def _boundary(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     c = _mean_mode(evidence)
     quantities = [yes("the features share a mean", decay_b > edge, abs(c) > 1e-6)]
     if decay_b > edge:
-        predicted = -logit((K - 2) * mu) + (K - 1) * logit(2.0 * mu) + K * mu / decay_b
+        predicted = closed_forms.bce_mean_shifted(mu, K, decay_b).shift
         quantities.append(quantity("mean mode c", predicted, c))
     return quantities
 

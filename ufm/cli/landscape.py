@@ -206,8 +206,8 @@ def show(report: dict[str, Any]) -> None:
             [f"{e['eigenvalue'] if abs(e['eigenvalue']) > s['zero'] else 0.0:.9g}", str(e["multiplicity"]), e["block"]]
             for e in s["entries"]
         ]
-        where = "the best symmetric point, not proven global" if s["reason"] else "the minimizer"
-        table(f"Hessian at {where}, exact", ["eigenvalue", "multiplicity", "block"], rows)
+        title = "Hessian, best symmetric point (not proven)" if s["reason"] else "Hessian at the minimizer, exact"
+        table(title, ["eigenvalue", "multiplicity", "block"], rows)
         click.echo(
             f"index {s['index']}, kernel {s['kernel']} (rotations {s['rotations']}), condition {s['condition']:.6g}\n"
         )

@@ -10,7 +10,7 @@ Where a convex loss makes every minimiser collapse, the Hessian is replaced by i
 means (`classwise`): the products of one do not depend on N, the other falls idle as the features meet. Far
 from there the block of the means is wrong by what the deviations add to the curvature in W, a hundredfold
 where decay_H is much larger than decay_W, and the radius that keeps W in check would make the deviations
-crawl: they then move alone until they fit into it.
+crawl: they then move alone, in a ball of their own, until they fit into it.
 
 Small decays make the valley of equal products W H narrow, and Newton crawls along it. The decays of W and H
 therefore start inflated, at a twentieth of where everything collapses to zero, and fall to their own
@@ -43,12 +43,6 @@ from ufm.solvers._core import (
     residual,
 )
 
-ALONE = 0.1
-"""Share of the means' predicted decrease from which on the deviations may move alone.
-
-Near 1 they crawl again: 471 steps for 84 (MSE, K=10, d=12, n=50, decays 2.62e-5, .0195, .0383, unified bias, seed 37).
-"""
-
 
 @pytree()
 @dataclass(frozen=True)
@@ -60,6 +54,8 @@ class NewtonState:
     gradient: Params
     gradient_norm: Any
     radius: Any
+    within: Any
+    """Radius for the deviations from class means where they move alone."""
     inflation: Any
     status: Any
     steps: Any
@@ -101,6 +97,7 @@ class Newton:
             gradient=jax.tree.map(jnp.zeros_like, point),
             gradient_norm=jnp.zeros((), dtype),
             radius=norm(point),
+            within=norm(point),
             inflation=space.first_inflation() if self.anneal else jnp.ones((), dtype),
             status=jnp.asarray(Status.RUNNING, jnp.int32),
             steps=jnp.asarray(-1, jnp.int32),
@@ -117,7 +114,7 @@ class Newton:
         floor = jnp.maximum(0.1 * (self.tol or 0.0), 4.0 * jnp.finfo(state.radius.dtype).eps)
         forcing = state.residual * jnp.minimum(0.3, jnp.sqrt(state.residual))
         target = jnp.where(forcing > 1e3 * floor, forcing, floor) * jnp.sqrt(2.0 * jnp.abs(state.value))
-        move, length, predicted, products, on_boundary = self.subproblem(scaled, state, target)
+        move, length, predicted, products, on_boundary, alone = self.subproblem(scaled, state, target)
         trial = scaled.retract(state.point, move)
         value, gradient = scaled.value_and_gradient(trial)
         gradient_norm = norm(gradient)
@@ -133,9 +130,11 @@ class Newton:
 
         # A start at the origin still needs a radius of the size of the solution, about sqrt(2 f).
         initial = jnp.maximum(state.radius, 1e-2 * jnp.sqrt(2.0 * jnp.abs(value)))
-        grown = jnp.where(on_boundary, 2.5 * state.radius, state.radius)
-        radius = jnp.where(~accept | (ratio < 0.25), 0.25 * length, jnp.where(ratio > 0.7, grown, state.radius))
-        radius = jnp.where(first, initial, radius)
+        ball = jnp.where(alone, state.within, state.radius)
+        grown = jnp.where(on_boundary, 2.5 * ball, ball)
+        ball = jnp.where(~accept | (ratio < 0.25), 0.25 * length, jnp.where(ratio > 0.7, grown, ball))
+        radius = jnp.where(first, initial, jnp.where(alone, state.radius, ball))
+        within = jnp.where(first, initial, jnp.where(alone, ball, state.within))
 
         point = choose(accept, trial, state.point)
         gradient = choose(accept, gradient, state.gradient)
@@ -171,30 +170,37 @@ class Newton:
             gradient=gradient,
             gradient_norm=gradient_norm,
             radius=radius,
+            within=within,
             inflation=following,
             status=status.astype(jnp.int32),
             steps=state.steps + 1,
             evaluations=state.evaluations + products + 1.0,
         )
 
-    def subproblem(self, space: Any, state: NewtonState, target: Array) -> tuple[Params, Array, Array, Array, Array]:
-        """A move, its length, the decrease that the model predicts, the cost, and whether it ends on the boundary."""
+    def subproblem(
+        self, space: Any, state: NewtonState, target: Array
+    ) -> tuple[Params, Array, Array, Array, Array, Array]:
+        """Move, length, decrease predicted, cost, whether on the boundary, whether of the deviations alone."""
         if not classwise.collapses(space.problem):
-            return steihaug(space.hessian(state.point), state.gradient, state.radius, target, self.max_cg)
+            found = steihaug(space.hessian(state.point), state.gradient, state.radius, target, self.max_cg)
+            return *found, jnp.zeros((), bool)
         # Two orthogonal blocks, each in its own ball: a trust region in the larger of the two lengths.
         split = classwise.Classwise(space)
         means, slope = split.means(state.point), split.means(state.gradient)
+        slope_w = state.gradient.H - split.spread(slope)
+        # The means' block errs by the deviations. Where that has cut the radius to less than half of these, they
+        # move alone, in a ball of their own and to a tenth of their own gradient (a quadratic then takes three such
+        # steps to a thousandth), if the decrease is not lost in rounding.
+        deviations = norm(state.point.H - split.spread(means))
+        rounding = 100.0 * jnp.finfo(deviations.dtype).eps * jnp.abs(state.value)
+        alone = (2.0 * state.radius < deviations) & (norm(slope_w) * deviations > rounding)
         move, length, predicted, products, on_boundary = steihaug(
             split.mean_hessian(means), slope, state.radius, target, self.max_cg
         )
+        ball, target_w = choose(alone, (state.within, 0.1 * norm(slope_w)), (state.radius, target))
         within, length_w, predicted_w, products_w, on_boundary_w = steihaug(
-            split.deviation_hessian(means), state.gradient.H - split.spread(slope), state.radius, target, self.max_cg
+            split.deviation_hessian(means), slope_w, ball, target_w, self.max_cg
         )
-        # The means' block errs by the deviations: where the errors have cut the radius to less than half of these,
-        # and they promise a fair part of the decrease, they move first and alone. At twice that radius a first
-        # misstep of BCE counts already (K=10, d=64, n=50: 63 gradients for 57).
-        deviations = norm(state.point.H - split.spread(means))
-        alone = (2.0 * state.radius < deviations) & (predicted_w > ALONE * predicted)
         others = jnp.where(alone, 0.0, 1.0).astype(length.dtype)
         move = jax.tree.map(lambda x: others * x, move)
         return (
@@ -203,6 +209,7 @@ class Newton:
             others * predicted + predicted_w,
             products * (space.problem.classes / space.problem.samples) + products_w,
             (~alone & on_boundary) | on_boundary_w,
+            alone,
         )
 
     def finish(self, problem: Problem, state: NewtonState) -> Solution:

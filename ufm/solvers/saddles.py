@@ -41,7 +41,8 @@ def screened(problem: Any, params: Params) -> Array:
         return jnp.ones((), bool)
     problem, params = _shared(problem.astype(params.H.dtype), params)
     dtype = params.H.dtype
-    G = jax.grad(problem.risk)(problem.logits(params)) / jnp.sqrt(jnp.asarray(problem.multiplicity, dtype))
+    roots = jnp.broadcast_to(jnp.sqrt(jnp.asarray(problem.multiplicity, dtype)), (1, problem.columns))
+    G = jax.grad(problem.risk)(problem.logits(params)) / roots
     largest = jnp.linalg.eigvalsh(matmul(G, G.T))[-1]
     allowed = jnp.asarray(problem.decay.W * problem.decay.H, dtype)
     return largest <= allowed * (1.0 + 2.0 * jnp.sqrt(jnp.finfo(dtype).eps))

@@ -145,7 +145,7 @@ def ladder(problem: Problem) -> list[Rung]:
     return [rung for rung in rungs if rung is not None]
 
 
-_reduce = in_float64(reduce_scalar, static=("centred", "size"))
+_reduce = in_float64(reduce_scalar, static=("centred", "size"), effort=1)
 
 
 def _rung(problem: Problem, m: int) -> Rung | None:
@@ -155,7 +155,7 @@ def _rung(problem: Problem, m: int) -> Rung | None:
     found = _reduce(Merged(problem.loss, s, K), float(seen), mu * K / seen, stiffness, centred=False, size=None)
     gap, shift = float(found.gap), float(found.shift) * K / seen
     rank = (m - 1) * (gap != 0) + (shift != 0)
-    if rank > problem.dim:
+    if rank > problem.dim or not np.isfinite(float(found.value)):  # the second: unbounded below
         return None
     scores = gap * (np.kron(np.eye(m), np.ones((s, s))) - 1 / m) + shift / K
     spectrum = symmetric_spectrum(problem, m, gap, shift, float(found.bias))
