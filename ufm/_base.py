@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -113,6 +114,26 @@ def cast(tree: T, dtype: Any) -> T:
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
 
 
+@contextlib.contextmanager
+def float64_scope() -> Iterator[Any]:
+    """The x64 switch on within the block, in this thread alone; gives the host where the device has no float64."""
+    with jax.enable_x64(True):
+        host = jax.local_devices(backend="cpu")[0] if jax.default_backend() == "tpu" else None
+        with jax.default_device(host):
+            yield host
+
+
+def widened(tree: T) -> T:
+    """``tree`` with its narrower float arrays in float64, as they are needed in a `float64_scope`; NumPy's."""
+
+    def widen(x: Any) -> Any:
+        dtype = getattr(x, "dtype", None)
+        narrow = dtype is not None and jnp.issubdtype(dtype, jnp.floating) and dtype != np.float64
+        return np.asarray(x, np.float64) if narrow else x
+
+    return jax.tree.map(widen, tree)
+
+
 def in_float64(function: Callable[..., T], static: tuple[str, ...] = ()) -> Callable[..., T]:
     """Evaluate ``function(*trees, **static)`` in float64, whatever the precision of its arguments.
 
@@ -125,10 +146,8 @@ def in_float64(function: Callable[..., T], static: tuple[str, ...] = ()) -> Call
     def evaluate(*trees: Any, **options: Any) -> T:
         if is_traced(*trees):
             return function(*trees, **options)
-        with jax.enable_x64(True):
-            host = jax.local_devices(backend="cpu")[0] if jax.default_backend() == "tpu" else None
-            with jax.default_device(host):
-                moved = jax.device_put(trees, host) if host else trees
-                return compiled(*cast(moved, jnp.float64), **options)
+        with float64_scope() as host:
+            moved = jax.device_put(trees, host) if host else trees
+            return compiled(*cast(moved, jnp.float64), **options)
 
     return evaluate

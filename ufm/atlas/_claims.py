@@ -12,9 +12,23 @@ from ufm.problem import Params, Problem
 from ufm.theory.closed_forms import Logits
 
 
+def weight(problem: Problem) -> float:
+    """``sqrt(decay_W decay_H)``; root by root, for the product of small decays underflows."""
+    return float(np.sqrt(float(problem.decay.W)) * np.sqrt(float(problem.decay.H)))
+
+
 def strength(problem: Problem) -> float:
     """``mu = sqrt(n decay_W decay_H)`` of a balanced problem."""
-    return float(np.sqrt(problem.counts[0] * float(problem.decay.W) * float(problem.decay.H)))
+    return float(np.sqrt(problem.counts[0])) * weight(problem)
+
+
+def balanced_factors(problem: Problem, params: Params) -> tuple[np.ndarray, np.ndarray]:
+    """``W/sqrt(r)`` and ``sqrt(r) H``, ``r = sqrt(decay_H/decay_W)``: of the size of logits whatever the decays.
+
+    At a critical point the two have the same singular values, the roots of those of W H (`dynamics/critical`).
+    """
+    root = (float(problem.decay.H) / float(problem.decay.W)) ** 0.25
+    return np.asarray(params.W) / root, np.asarray(params.H) * root
 
 
 def equivalent_decay_b(problem: Problem) -> float:
@@ -33,21 +47,27 @@ def minimum(problem: Problem, predicted: Logits) -> float:
     return float(problem.loss.at(predicted.p, predicted.q, K)) + mu * modes + bias
 
 
+def lowest(evidence: Evidence, predicted: float) -> Quantity:
+    """The claimed minimum beside the value at the solution, to nine digits of it and what rounding adds."""
+    return Quantity("minimum", float(predicted), evidence.value, 1e-9 * abs(float(predicted)) + evidence.rounding)
+
+
 def symmetric_logits(problem: Problem, evidence: Evidence, predicted: Logits) -> list[Quantity]:
     """Value, scores and bias of a minimiser whose class logits are (p, q)."""
     bias = evidence.bias
     positive, negative = predicted.p - predicted.bias, predicted.q - predicted.bias
+    size = max(1.0, abs(positive), abs(negative))
     found = evidence.scores
     quantities = [
-        quantity("minimum", minimum(problem, predicted), evidence.value, 1e-9),
+        lowest(evidence, minimum(problem, predicted)),
         quantity("positive score", positive, found["positive"]["mean"]),
         quantity("negative score", negative, found["negative"]["mean"]),
-        quantity("spread of positive scores", 0.0, found["positive"]["max"] - found["positive"]["min"]),
-        quantity("spread of negative scores", 0.0, found["negative"]["max"] - found["negative"]["min"]),
+        quantity("spread of positive scores", 0.0, found["positive"]["max"] - found["positive"]["min"], size=size),
+        quantity("spread of negative scores", 0.0, found["negative"]["max"] - found["negative"]["min"], size=size),
     ]
     if problem.bias != "none" and not (problem.loss.shift_invariant and float(problem.decay.b) == 0):
         quantities.append(quantity("bias", predicted.bias, float(bias.mean())))
-        quantities.append(quantity("spread of biases", 0.0, float(np.ptp(bias))))
+        quantities.append(quantity("spread of biases", 0.0, float(np.ptp(bias)), size=max(1.0, abs(predicted.bias))))
     return quantities
 
 
@@ -61,9 +81,8 @@ def etf_geometry(problem: Problem, evidence: Evidence, *, centred: bool = True) 
 
 def all_zero(problem: Problem, evidence: Evidence) -> list[Quantity]:
     """W = 0 and H = 0 at the minimum."""
-    x = evidence.solution.params
-    sizes = float(np.linalg.norm(x.W)) + float(np.linalg.norm(x.H))
-    return [quantity("norm of W and H", 0.0, sizes, 1e-4)]
+    W, H = balanced_factors(problem, evidence.samples)
+    return [quantity("norm of W and H", 0.0, np.linalg.norm(W) + np.linalg.norm(H), 1e-4)]
 
 
 def random_for(problem: Problem, seed: int) -> np.random.Generator:

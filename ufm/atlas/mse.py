@@ -89,6 +89,7 @@ DECAYED_BIAS = Theorem(
     hypotheses="MSE, balanced, d >= K",
     inside=_mse,
     claim=_decayed,
+    case=lambda p: (_predicted(p).gap > 0, _predicted(p).shift == 0),
     draw=Family(_rescaled, WIDE, ("per_class", "unified", "none"), strength=(0.01, 10.0), decay_b=(1e-3, 10.0)),
 )
 

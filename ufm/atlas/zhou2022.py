@@ -104,6 +104,7 @@ FOCAL = Theorem(
     hypotheses="focal, balanced, d >= K-1",
     inside=lambda p: isinstance(p.loss, Focal) and is_balanced(p),
     claim=_focal_minimiser,
+    case=lambda p: best_focal(p).gap > 0,
     draw=Family(random_focal, SHAPES, strength=(0.01, 0.9)),
 )
 
@@ -136,6 +137,7 @@ CONTRASTIVE = Theorem(
     inside=lambda p: isinstance(p.loss, (CE, LabelSmoothing, BCE, MSE)) and p.classes >= 3,
     claim=_contrastive,
     minimum=False,
+    classifier="any",
     draw=Family(_any_loss, MANY_CLASSES),
 )
 CONTRASTIVE_FOCAL = Theorem(
@@ -147,6 +149,7 @@ CONTRASTIVE_FOCAL = Theorem(
     inside=lambda p: isinstance(p.loss, Focal) and p.classes >= 3,
     claim=_contrastive,
     minimum=False,
+    classifier="any",
     recorded=Verdict.REFUTED,
     draw=Family(random_focal, MANY_CLASSES[::-1]),
 )
@@ -174,6 +177,8 @@ CONTRASTIVE_FOCAL_CORRECTED = Theorem(
         )
     ],
     minimum=False,
+    classifier="any",
+    case=_convex_up_to_equality,
     draw=Family(random_focal, MANY_CLASSES[::-1]),
 )
 

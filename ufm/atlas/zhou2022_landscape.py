@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ufm.atlas._claims import minimum, strength, value, yes
-from ufm.atlas._core import Evidence, Quantity, Theorem, Verdict, quantity
+from ufm.atlas._core import Evidence, Quantity, Theorem, Undecided, Verdict, quantity
 from ufm.atlas._draw import SHAPES, Family
 from ufm.atlas.zhou2022 import PAPER, SMOOTHED, best_focal, is_smoothing, random_focal, smoothed_strength
 from ufm.atlas.zhu2021 import coarse_point, escape, is_balanced, saddles
 from ufm.landscape import convex_probability
 from ufm.landscape.critical import Escape
-from ufm.landscape.finder import find_critical_points, structured_starts
+from ufm.landscape.finder import LIMIT, find_critical_points, structured_starts
+from ufm.landscape.hvp import Hessian
 from ufm.losses import Focal
 from ufm.problem import Params, Problem
 from ufm.theory import closed_forms, minimizer
@@ -62,7 +63,12 @@ FOCAL_SADDLE = Theorem(
 
 def _found_points(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     """Critical points from random and structured starts; the minimum from the scalar equation."""
+    size = Hessian(problem, problem.init(jax.random.key(0))).size
+    if size > LIMIT:
+        raise Undecided(f"{size} variables: the search for critical points takes at most {LIMIT}")
     found = find_critical_points(problem, structured_starts(problem, STARTS, evidence.seed))
+    if not found:
+        raise Undecided("the search found no critical point")
     least = minimum(problem, best_focal(problem))
     others = [c for c in found if c.value > least + 1e-9]
     safe = convex_probability(float(problem.loss.hyper["gamma"]))
