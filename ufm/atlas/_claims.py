@@ -76,13 +76,27 @@ def etf_geometry(problem: Problem, evidence: Evidence, *, centred: bool = True) 
     names = (
         ["nc1", "nc2", "nc2_means", "nc3"] if not centred else ["nc1", "nc2_uncentred", "nc2_means_uncentred", "nc3"]
     )
-    return [quantity(name.upper(), 0.0, float(getattr(evidence.collapse, name)), 1e-6) for name in names]
+    shape = [quantity(name.upper(), 0.0, float(getattr(evidence.collapse, name)), 1e-6) for name in names]
+    return [*shape, nonzero(problem, evidence)]
+
+
+ZERO = 1e-4
+"""Norm of `balanced_factors` up to which a solution counts as zero: at `NEAR` a threshold it is some hundredths."""
+
+
+def size_of_factors(problem: Problem, evidence: Evidence) -> float:
+    """``||W|| + ||H||`` of the `balanced_factors`."""
+    return float(sum(np.linalg.norm(x) for x in balanced_factors(problem, evidence.samples)))
+
+
+def nonzero(problem: Problem, evidence: Evidence) -> Quantity:
+    """W and H are not zero, or their geometry would be that of rounding."""
+    return yes("W and H are nonzero", True, size_of_factors(problem, evidence) > ZERO)
 
 
 def all_zero(problem: Problem, evidence: Evidence) -> list[Quantity]:
     """W = 0 and H = 0 at the minimum."""
-    W, H = balanced_factors(problem, evidence.samples)
-    return [quantity("norm of W and H", 0.0, np.linalg.norm(W) + np.linalg.norm(H), 1e-4)]
+    return [quantity("norm of W and H", 0.0, size_of_factors(problem, evidence), ZERO)]
 
 
 def random_for(problem: Problem, seed: int) -> np.random.Generator:

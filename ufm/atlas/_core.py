@@ -321,7 +321,7 @@ def check(
 
     A claim about the global minimum *holds* when every quantity agrees at a certified minimizer. It is
     *refuted* when the minimum disagrees with the certified one, when another quantity disagrees at a certified
-    minimizer and does so again, by the same number, at that of another random start, or when the solver found a value below the
+    minimizer and by the same number at that of another random start, or when the solver found a value below the
     claimed minimum, which needs no certificate. Otherwise the run is inconclusive, and so is one on a problem that
     lies too near a threshold of the theorem. Everything is computed in float64, whatever JAX's default.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,7 @@ def flow(problem: Problem, params: Params, steps: int = STEPS) -> Params:
     def velocity(x: Params) -> Params:
         return jax.tree.map(lambda g: -g, jax.grad(problem.objective)(x))
 
-    def move(x: Params, v: Params, t: float) -> Params:
+    def move(x: Params, v: Params, t: Any) -> Params:
         return jax.tree.map(lambda a, b: a + t * b, x, v)
 
     def advance(_: int, x: Params) -> Params:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ufm.atlas._claims import balanced_factors, lowest, near, weight, yes
+from ufm.atlas._claims import ZERO, balanced_factors, lowest, near, size_of_factors, yes
+from ufm.atlas._claims import weight as weight
 from ufm.atlas._core import Evidence, Quantity, Theorem, converged, free_solve, quantity
 from ufm.atlas._draw import Family, Shape
 from ufm.losses import CE
@@ -85,7 +86,7 @@ MERGING = Theorem(
 
 
 def _vanishes(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
-    zero = float(np.linalg.norm(balanced_factors(problem, evidence.solution.params)[0])) < 1e-4
+    zero = size_of_factors(problem, evidence) < ZERO
     quantities = [yes("W and H are zero", collapse_ratio(problem) <= 1, zero)]
     sizes, repeats = np.unique(problem.counts, return_counts=True)
     if repeats[-1] > 1:

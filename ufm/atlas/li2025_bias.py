@@ -15,13 +15,14 @@ from scipy.special import expit, logit
 
 from ufm import geometry
 from ufm.atlas._claims import (
-    balanced_factors,
+    ZERO,
     equivalent_decay_b,
     gradient,
     lowest,
     minimum,
     near,
     random_for,
+    size_of_factors,
     strength,
     symmetric_logits,
     yes,
@@ -228,11 +229,10 @@ BOUNDARY = Theorem(
 def _merged(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     K, mu = problem.classes, strength(problem)
     predicted = closed_forms.bce(mu, K, equivalent_decay_b(problem))
-    W, _ = balanced_factors(problem, evidence.solution.params)
     return [
         lowest(evidence, minimum(problem, predicted)),
         quantity("mean mode c", predicted.shift, _mean_mode(evidence), 1e-6),
-        yes("W and H are zero", predicted.shift == 0, float(np.linalg.norm(W)) < 1e-4),
+        yes("W and H are zero", predicted.shift == 0, size_of_factors(problem, evidence) < ZERO),
         *symmetric_logits(problem, evidence, predicted)[1:],
     ]
 

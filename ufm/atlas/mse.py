@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ufm import geometry
-from ufm.atlas._claims import equivalent_decay_b, etf_geometry, strength, symmetric_logits
+from ufm.atlas._claims import equivalent_decay_b, etf_geometry, nonzero, strength, symmetric_logits
 from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
 from ufm.atlas._draw import WIDE, Family
 from ufm.atlas.zhu2021 import is_balanced
@@ -56,7 +56,7 @@ def _frame(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     shape = [quantity(name, 0.0, float(value), 1e-6) for name, value in distances.items()]
     # Half the loss with target 1 has X = (1 - K mu_half) I; ours is twice that, so mu_half = mu/2.
     size = max(0.0, 1.0 - problem.classes * strength(problem) / 2.0)
-    return [quantity("positive score", size, evidence.scores["positive"]["mean"]), *shape]
+    return [quantity("positive score", size, evidence.scores["positive"]["mean"]), *shape, nonzero(problem, evidence)]
 
 
 NO_BIAS = Theorem(

@@ -84,7 +84,7 @@ def _certificate(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     noise = np.finfo(float).eps * np.sqrt(U.size) / problem.samples / weight(problem)
     if noise > HIDDEN:
         raise Undecided(f"decays this small lie in the rounding of the gradient: {noise:.1e} of them")
-    ratio = max(1.0, norm / weight(problem))
+    ratio = max(1.0, float(norm) / weight(problem))
     return [Quantity("||grad_Z|| / sqrt(decay_W decay_H), at most 1", 1.0, ratio, 1e-8 + noise)]
 
 
