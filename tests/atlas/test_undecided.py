@@ -165,3 +165,26 @@ def test_without_float64_the_verdicts_are_those_of_float64():
         with pytest.raises(ufm.InputError, match=r"tol = 1e-08: must be at least 4.8e-06 .*jax_enable_x64"):
             examine(narrow, single)
         assert examine(narrow, single, tol=1e-5).critical
+
+
+def test_a_solution_that_underflows_is_zero():
+    """The naive loss under strong decays: W and H shrink to 1e-155, whose squares have no digits."""
+    naive = ufm.Problem(3, 4, 2, ufm.losses.Naive(), ufm.Decay(44.0, 0.96, 0.03), "none", "per_class")
+    evidence = Evidence(naive)
+    tiny = jax.tree.map(lambda x: 1e-155 * x, naive.init(jax.random.key(0)))
+    evidence.solution = dataclasses.replace(evidence.solution, params=tiny, value=jnp.zeros(()), status=jnp.asarray(1))
+    assert check(THEOREMS["dynamics/critical"], naive, evidence).verdict == Verdict.HOLDS
+
+
+@pytest.mark.parametrize("decays", [(1e-300, 1e-300, 0.0), (1e100, 1e100, 1e100), (1e-12, 1e-12, 1e-12)])
+def test_laws_hold_at_decays_that_nobody_would_set(decays):
+    problem = dataclasses.replace(CE, decay=ufm.Decay(*decays))
+    for name in ("dynamics/descent", "dynamics/flow", "li2025/ce-bias-law", "zhu2021/strict-saddle"):
+        assert check(THEOREMS[name], problem).verdict in (Verdict.HOLDS, Verdict.OUTSIDE)
+
+
+def test_the_gap_of_focal_loss_has_no_limit():
+    """K = 3, gamma = 0, mu = 1e-40: 1 - pi = 2 e^-a to rounding, and the equation is 1 - pi = 2 mu."""
+    from ufm.atlas.zhou2022 import focal_gaps
+
+    assert max(focal_gaps(1e-40, 3, 0.0)) == pytest.approx(np.log(1e40), rel=1e-12)

@@ -27,6 +27,8 @@ SHARPEST = Newton(tol=1e-14)
 """A solve to the last digits: 40 units of rounding are the least tolerance that a solve may ask for."""
 
 
+LEAST = float(np.finfo(float).tiny / np.finfo(float).eps)
+"""What lies below has no full digits left: the underflow of a solution that is zero, such as that of `Naive`."""
 REPEATED = 0.1
 """Share of a disagreement that two solves may differ by for it to be the same one: theirs are errors of rounding."""
 
@@ -74,8 +76,7 @@ def quantity(name: str, predicted: Any, measured: Any, scale: float = 1e-7, size
     (4e-07, 2.0)
     """
     predicted, measured = float(predicted), float(measured)
-    least = float(np.finfo(float).tiny)  # a tolerance of zero would have no units of it
-    return Quantity(name, predicted, measured, max(scale * max(size, abs(predicted)), least))
+    return Quantity(name, predicted, measured, max(scale * max(size, abs(predicted)), LEAST))
 
 
 def free_solve(problem: Any, *arguments: Any, **options: Any) -> Solution:

@@ -18,7 +18,7 @@ from ufm.problem import Params, Problem
 SOURCE = "classical (Arora et al. 2018; Du et al. 2018), with decay"
 SHAPES: tuple[Shape, ...] = ((4, 5, 3), (4, 3, (5, 3, 3, 1)))
 TIME, STEPS = 5.0, 400
-"""Length of the gradient flow and number of Runge-Kutta steps."""
+"""Length of the gradient flow, in the time scale of the decay where that is short, and number of Runge-Kutta steps."""
 
 
 def imbalance(params: Params) -> np.ndarray:
@@ -34,8 +34,8 @@ def size_of(params: Params) -> float:
 
 @jax.jit
 def flow(problem: Problem, params: Params, steps: int = STEPS) -> Params:
-    """Gradient flow for `TIME`, by the classical Runge-Kutta method of order 4."""
-    step = jnp.asarray(TIME, params.H.dtype) / steps
+    """Gradient flow for ``TIME/(1 + decay_W)``, by the classical Runge-Kutta method of order 4."""
+    step = jnp.asarray(TIME, params.H.dtype) / (1.0 + jnp.asarray(problem.decay.W, params.H.dtype)) / steps
 
     def velocity(x: Params) -> Params:
         return jax.tree.map(lambda g: -g, jax.grad(problem.objective)(x))
@@ -70,7 +70,7 @@ def _flow_law(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     size, error = size_of(start), np.abs(coarse - after).max()
     if not error <= 1e-8 * size:
         raise Undecided(f"the flow is not resolved in {2 * STEPS} steps: halving them moves it by {error:.1e}")
-    kept = np.exp(-2.0 * float(problem.decay.W) * TIME)
+    kept = np.exp(-2.0 * float(problem.decay.W) * TIME / (1.0 + float(problem.decay.W)))
     return [
         quantity("size of W'W - HH' after the flow", kept * np.linalg.norm(before), np.linalg.norm(after), 1e-8, size),
         quantity("its distance from the law", 0.0, np.abs(after - kept * before).max(), 1e-8, size),
@@ -79,7 +79,8 @@ def _flow_law(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
 
 def _descent_law(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     """One step of gradient descent, the gradient in (W, H) by autodiff and in Z by autodiff of the loss alone."""
-    x, step, decay = _start(problem, evidence.seed), 0.5, float(problem.decay.W)
+    x, decay = _start(problem, evidence.seed), float(problem.decay.W)
+    step = 0.5 / (1.0 + decay)  # a longer one only magnifies the start
     g = gradient(problem, x)
     moved = Params(*(np.asarray(a) - step * np.asarray(b) for a, b in ((x.W, g.W), (x.H, g.H))))
     G, W, H = (np.asarray(a) for a in (logit_gradient(problem, x), x.W, x.H))

@@ -74,9 +74,11 @@ LABEL_SMOOTHING_ZERO = Theorem(
 
 def focal_gaps(mu: float, classes: int, gamma: float) -> list[float]:
     """All stationary gaps a > 0 of focal loss, and 0: roots of the stationarity equation on a fine grid."""
-    grid = np.linspace(1e-9, 60.0, 6001)
+    # A gap is at most about log((K-1)/mu), where pi = 1.
+    furthest = max(60.0, 10.0 + np.log(classes) - np.log(mu)) if mu > 0 else 60.0
+    grid = np.concatenate([np.linspace(1e-9, 60.0, 6001), np.arange(61.0, furthest + 1.0)])
     values = np.asarray(closed_forms.focal_stationarity(grid, mu, classes, gamma))  # type: ignore[arg-type]
-    cells = np.flatnonzero(values[:-1] * values[1:] < 0)
+    cells = np.flatnonzero(np.sign(values[:-1]) * np.sign(values[1:]) < 0)
     arguments = (mu, classes, gamma)
     return [0.0] + [
         brentq(closed_forms.focal_stationarity, grid[i], grid[i + 1], args=arguments, xtol=1e-14) for i in cells
