@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
 import importlib.metadata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -124,6 +125,26 @@ def quick_to_compile(effort: int) -> dict[str, Any] | None:
     return {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": effort} if known else None
 
 
+@contextlib.contextmanager
+def float64_scope() -> Iterator[Any]:
+    """The x64 switch on within the block, in this thread alone; gives the host where the device has no float64."""
+    with jax.enable_x64(True):
+        host = jax.local_devices(backend="cpu")[0] if jax.default_backend() == "tpu" else None
+        with jax.default_device(host):
+            yield host
+
+
+def widened(tree: T) -> T:
+    """``tree`` with its narrower float arrays in float64, as they are needed in a `float64_scope`; NumPy's."""
+
+    def widen(x: Any) -> Any:
+        dtype = getattr(x, "dtype", None)
+        narrow = dtype is not None and jnp.issubdtype(dtype, jnp.floating) and dtype != np.float64
+        return np.asarray(x, np.float64) if narrow else x
+
+    return jax.tree.map(widen, tree)
+
+
 def in_float64(
     function: Callable[..., T], static: tuple[str, ...] = (), *, effort: int | None = None
 ) -> Callable[..., T]:
@@ -142,10 +163,8 @@ def in_float64(
     def evaluate(*trees: Any, **options: Any) -> T:
         if is_traced(*trees):
             return function(*trees, **options)
-        with jax.enable_x64(True):
-            host = jax.local_devices(backend="cpu")[0] if jax.default_backend() == "tpu" else None
-            with jax.default_device(host):
-                moved = jax.device_put(trees, host) if host else trees
-                return compiled()(*cast(moved, jnp.float64), **options)
+        with float64_scope() as host:
+            moved = jax.device_put(trees, host) if host else trees
+            return compiled()(*cast(moved, jnp.float64), **options)
 
     return evaluate

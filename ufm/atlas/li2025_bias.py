@@ -15,11 +15,14 @@ from scipy.special import expit, logit
 
 from ufm import geometry
 from ufm.atlas._claims import (
+    ZERO,
     equivalent_decay_b,
     gradient,
+    lowest,
     minimum,
     near,
     random_for,
+    size_of_factors,
     strength,
     symmetric_logits,
     yes,
@@ -117,22 +120,30 @@ def _bias_gradients(problem: Problem, evidence: Evidence) -> tuple[Params, np.nd
     formula = bias_gradient(problem, anywhere)
     points = [jax.tree.map(jnp.asarray, p) for p in (point, anywhere)]
     collapsed, general = (np.asarray(gradient(problem, p).b) for p in points)
-    general_case = quantity("bias gradient at a random point: distance", 0.0, np.abs(general - formula).max(), 1e-12)
+    distance, size = np.abs(general - formula).max(), _size_of_bias_force(problem, anywhere)
+    general_case = quantity("bias gradient at a random point: distance", 0.0, distance, 1e-12, size)
     return point, collapsed - float(problem.decay.b) * point.b, [general_case]
 
 
+def _size_of_bias_force(problem: Problem, point: Params) -> float:
+    """Of the terms of the bias gradient: probabilities and ``decay_b b``."""
+    return max(1.0, float(problem.decay.b) * float(np.abs(point.b).max()))
+
+
 def _eq_20(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
-    _, found, general = _bias_gradients(problem, evidence)
-    return [quantity("largest bias gradient of the loss at collapse", 0.0, np.abs(found).max(), 1e-12), *general]
+    point, found, general = _bias_gradients(problem, evidence)
+    size = _size_of_bias_force(problem, point)
+    return [quantity("largest bias gradient of the loss at collapse", 0.0, np.abs(found).max(), 1e-12, size), *general]
 
 
 def _eq_21(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     point, found, general = _bias_gradients(problem, evidence)
     logits = point.W @ point.H + point.b[:, None]
     predicted = bias_slope(logits[0, 0], logits[1, 0], problem.classes)
+    size = _size_of_bias_force(problem, point)
     return [
-        quantity("mean bias gradient of the loss at collapse", predicted, found.mean(), 1e-12),
-        quantity("its spread over classes", 0.0, np.ptp(found), 1e-12),
+        quantity("mean bias gradient of the loss at collapse", predicted, found.mean(), 1e-12, size),
+        quantity("its spread over classes", 0.0, np.ptp(found), 1e-12, size),
         *general,
     ]
 
@@ -179,7 +190,7 @@ def boundary_decay_b(mu: float, classes: int) -> float:
 def _mean_mode(evidence: Evidence) -> float:
     """``c = 1'Xbar 1/K`` of the measured class scores."""
     x, problem = evidence.solution.params, evidence.problem
-    return float(np.sum(np.asarray(x.W) @ np.asarray(x.H)) / problem.counts[0] / problem.classes)
+    return float(np.sum(np.asarray(x.W) @ (np.asarray(x.H) * problem.multiplicity)) / problem.samples)
 
 
 def _boundary(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
@@ -231,9 +242,9 @@ def _merged(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     K, mu = problem.classes, strength(problem)
     predicted = closed_forms.bce(mu, K, equivalent_decay_b(problem))
     return [
-        quantity("minimum", minimum(problem, predicted), evidence.value, 1e-9),
+        lowest(evidence, minimum(problem, predicted)),
         quantity("mean mode c", predicted.shift, _mean_mode(evidence), 1e-6),
-        yes("W and H are zero", predicted.shift == 0, float(np.linalg.norm(evidence.solution.params.W)) < 1e-4),
+        yes("W and H are zero", predicted.shift == 0, size_of_factors(problem, evidence) < ZERO),
         *symmetric_logits(problem, evidence, predicted)[1:],
     ]
 
@@ -247,6 +258,7 @@ MERGED = Theorem(
     hypotheses="BCE, balanced, d >= K > 2, K mu >= 1, any bias mode",
     inside=lambda p: is_bce(p, 0) and p.classes > 2 and not separates(p),
     claim=_merged,
+    case=lambda p: closed_forms.bce(strength(p), p.classes, equivalent_decay_b(p)).shift == 0,
     draw=Family(lambda rng: BCE(), WIDE, ("per_class", "unified", "none"), decay_b=(1e-2, 10.0), strength=(0.8, 4.0)),
 )
 

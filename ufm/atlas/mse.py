@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ufm import geometry
-from ufm.atlas._claims import equivalent_decay_b, etf_geometry, strength, symmetric_logits
+from ufm.atlas._claims import equivalent_decay_b, etf_geometry, nonzero, strength, symmetric_logits
 from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
 from ufm.atlas._draw import WIDE, Family
 from ufm.atlas.zhu2021 import is_balanced
@@ -60,7 +60,7 @@ def _frame(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     }
     shape = [quantity(name, 0.0, float(value), 1e-6) for name, value in distances.items()]
     size = frame_size(strength(problem), problem.classes)
-    return [quantity("positive score", size, evidence.scores["positive"]["mean"]), *shape]
+    return [quantity("positive score", size, evidence.scores["positive"]["mean"]), *shape, nonzero(problem, evidence)]
 
 
 NO_BIAS = Theorem(
@@ -93,6 +93,7 @@ DECAYED_BIAS = Theorem(
     hypotheses="MSE, balanced, d >= K",
     inside=_mse,
     claim=_decayed,
+    case=lambda p: (_predicted(p).gap > 0, _predicted(p).shift == 0),
     draw=Family(_rescaled, WIDE, ("per_class", "unified", "none"), strength=(0.01, 10.0), decay_b=(1e-3, 10.0)),
 )
 

@@ -101,6 +101,7 @@ NAIVE = Theorem(
     inside=lambda p: isinstance(p.loss, CE),
     claim=_naive,
     minimum=False,
+    classifier="any",
     draw=Family(lambda rng: CE(), SHAPES),
 )
 

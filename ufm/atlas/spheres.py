@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ufm.atlas._claims import lowest
 from ufm.atlas._core import Evidence, Quantity, Theorem, Verdict, quantity
 from ufm.atlas._draw import WIDE, SphereFamily
 from ufm.losses import BCE, CE
@@ -25,7 +26,7 @@ def collapsed(normalized: NormalizedProblem, evidence: Evidence, predicted: Cosi
     problem, gamma, cosines = normalized.problem, float(normalized.gamma), evidence.scores
     W = np.asarray(evidence.solution.params.W)
     quantities = [
-        quantity("minimum", predicted.value, evidence.value, 1e-9),
+        lowest(evidence, predicted.value),
         quantity("norm of the mean of the w_k, squared", predicted.mean, float(np.sum(W.mean(axis=0) ** 2)), 1e-6),
     ]
     for side, logit in (("positive", predicted.p), ("negative", predicted.q)):
@@ -71,6 +72,12 @@ def _bce(normalized: NormalizedProblem, evidence: Evidence) -> Sequence[Quantity
     return collapsed(normalized, evidence, theory.bce(float(normalized.gamma), normalized.problem.classes, stiffness))
 
 
+def _regime(normalized: NormalizedProblem) -> tuple[bool, bool]:
+    """Whether the classes are apart, and whether the classifier has a mean."""
+    found = theory.bce(float(normalized.gamma), normalized.problem.classes, float(bias_stiffness(normalized.problem)))
+    return found.etf > 0, found.mean != 0
+
+
 NORMALISED_BCE = Theorem(
     id="rediscovering/normalised",
     source="Rediscovering BCE, L_bce-nu and L_bce-nd, read with a decayed bias",
@@ -92,6 +99,7 @@ NORMALISED_BCE_CORRECTED = Theorem(
     hypotheses="normalised BCE, balanced, d >= K, any bias mode",
     inside=lambda p: _balanced(p, BCE),
     claim=_bce,
+    case=lambda p: _regime(p),
     draw=SphereFamily(lambda rng: BCE(), WIDE, ("per_class", "unified", "none")),
     about=NormalizedProblem,
 )

@@ -74,9 +74,11 @@ LABEL_SMOOTHING_ZERO = Theorem(
 
 def focal_gaps(mu: float, classes: int, gamma: float) -> list[float]:
     """All stationary gaps a > 0 of focal loss, and 0: roots of the stationarity equation on a fine grid."""
-    grid = np.linspace(1e-9, 60.0, 6001)
+    # A gap is at most about log((K-1)/mu), where pi = 1.
+    furthest = max(60.0, 10.0 + np.log(classes) - np.log(mu)) if mu > 0 else 60.0
+    grid = np.concatenate([np.linspace(1e-9, 60.0, 6001), np.arange(61.0, furthest + 1.0)])
     values = np.asarray(closed_forms.focal_stationarity(grid, mu, classes, gamma))  # type: ignore[arg-type]
-    cells = np.flatnonzero(values[:-1] * values[1:] < 0)
+    cells = np.flatnonzero(np.sign(values[:-1]) * np.sign(values[1:]) < 0)
     arguments = (mu, classes, gamma)
     return [0.0] + [
         brentq(closed_forms.focal_stationarity, grid[i], grid[i + 1], args=arguments, xtol=1e-14) for i in cells
@@ -104,6 +106,7 @@ FOCAL = Theorem(
     hypotheses="focal, balanced, d >= K-1",
     inside=lambda p: isinstance(p.loss, Focal) and is_balanced(p),
     claim=_focal_minimiser,
+    case=lambda p: best_focal(p).gap > 0,
     draw=Family(random_focal, SHAPES, strength=(0.01, 0.9)),
 )
 
@@ -141,6 +144,7 @@ CONTRASTIVE = Theorem(
     inside=lambda p: isinstance(p.loss, (CE, LabelSmoothing, BCE, MSE)) and p.classes >= 3,
     claim=_contrastive,
     minimum=False,
+    classifier="any",
     draw=Family(_any_loss, MANY_CLASSES),
 )
 CONTRASTIVE_FOCAL = Theorem(
@@ -152,6 +156,7 @@ CONTRASTIVE_FOCAL = Theorem(
     inside=lambda p: isinstance(p.loss, Focal) and p.classes >= 3,
     claim=_contrastive,
     minimum=False,
+    classifier="any",
     recorded=Verdict.REFUTED,
     draw=Family(random_focal, MANY_CLASSES[::-1]),
 )
@@ -179,6 +184,8 @@ CONTRASTIVE_FOCAL_CORRECTED = Theorem(
         )
     ],
     minimum=False,
+    classifier="any",
+    case=_convex_up_to_equality,
     draw=Family(random_focal, MANY_CLASSES[::-1]),
 )
 

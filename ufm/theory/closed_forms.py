@@ -41,8 +41,9 @@ def label_smoothing(mu: float, classes: int, alpha: float) -> Logits:
 
 def focal_stationarity(gap: float, mu: float, classes: int, gamma: float) -> float:
     """Residual of ``(1-pi)^gamma [(1-pi) - gamma pi log pi] = (K-1) mu``, ``pi = 1/(1 + (K-1) e^-a)``."""
-    pi = 1.0 / (1.0 + (classes - 1) * np.exp(-gap))
-    return (1.0 - pi) ** gamma * ((1.0 - pi) - gamma * pi * np.log(pi)) - (classes - 1) * mu
+    odds = (classes - 1) * np.exp(-gap)  # (1 - pi)/pi, which has its digits where 1 - pi has none
+    pi, rest = 1.0 / (1.0 + odds), odds / (1.0 + odds)
+    return rest**gamma * (rest + gamma * pi * np.log1p(odds)) - (classes - 1) * mu
 
 
 def _bce_true_logit(mu: float, classes: int, decay_b: float) -> float:
