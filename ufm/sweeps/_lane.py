@@ -90,7 +90,7 @@ def smallest(solution: Solution) -> Array:
     return jnp.sqrt(jnp.maximum(jnp.asarray(solution.residual, float), tol))
 
 
-def parts(problem: Problem, W: Array, value: Array, least: Any) -> tuple[Array, Array]:
+def parts(problem: Problem, W: Array, value: Any, least: Any) -> tuple[Array, Array]:
     """Whether the rows of ``W`` (K, d) share a mean, and whether they differ.
 
     Sizes count relative to ``sqrt(2 f / decay_W)``, which ``||W||`` cannot exceed at a minimum, from ``least`` on.
