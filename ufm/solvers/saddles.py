@@ -33,7 +33,7 @@ LENGTHS = 8
 """Lengths tried on the way down, each a quarter of the last: the shortest moves 1e-5 of the point's size."""
 
 
-def screened(problem: Any, params: Params) -> Array:
+def screened(problem: Any, params: Params, residual: Any) -> Array:
     """Whether a critical point is global by the spectral norm of its gradient; see the module's docstring."""
     if not isinstance(problem, Problem) or not problem.loss.convex:
         return jnp.zeros((), bool)
@@ -45,10 +45,10 @@ def screened(problem: Any, params: Params) -> Array:
     G = jax.grad(problem.risk)(problem.logits(params)) / roots
     largest = jnp.linalg.eigvalsh(matmul(G, G.T))[-1]
     allowed = jnp.asarray(problem.decay.W * problem.decay.H, dtype)
-    return largest <= allowed * (1.0 + 2.0 * jnp.sqrt(jnp.finfo(dtype).eps))
+    return largest <= allowed * (1.0 + 2.0 * _slack(dtype, residual))
 
 
-def way_down(problem: Any, params: Params) -> tuple[Params, Array]:
+def way_down(problem: Any, params: Params, residual: Any) -> tuple[Params, Array]:
     """A point below a critical point along the direction of least curvature, and whether there is one."""
     labels, columns = getattr(problem, "labels", None), params.H.shape[1]
     problem, params = _shared(problem.astype(params.H.dtype), params)
@@ -67,12 +67,17 @@ def way_down(problem: Any, params: Params) -> tuple[Params, Array]:
     values = jax.lax.map(lambda t: space.objective(space.retract(point, unravel(t * direction))), lengths)
     values = jnp.where(jnp.isfinite(values), values, jnp.inf)
     best = jnp.argmin(values)
-    curved = least < -jnp.sqrt(eps) * jnp.maximum(1.0, largest)
+    curved = least < -_slack(flat.dtype, residual) * jnp.maximum(1.0, largest)
     lower = values[best] < value - 10.0 * eps * jnp.abs(value)
     below = space.outward(space.retract(point, unravel(lengths[best] * direction)))
     if params.H.shape[1] < columns:
         below = Params(below.W, jnp.take(below.H, jnp.asarray(labels), axis=1), below.b)
     return below, curved & lower
+
+
+def _slack(dtype: Any, residual: Any) -> Array:
+    """Negative curvature that an inexact critical point may show near a minimum: root of rounding or residual."""
+    return jnp.sqrt(jnp.maximum(jnp.asarray(residual, dtype), jnp.finfo(dtype).eps))
 
 
 def _shared(problem: Any, params: Params) -> tuple[Any, Params]:
@@ -118,6 +123,8 @@ def judged(problem: Any, solution: Solution) -> Solution:
     >>> found.status_name, ufm.solvers.judged(problem, found).status_name
     ('converged', 'saddle')
     """
-    suspect = (solution.status == Status.CONVERGED) & ~screened(problem, solution.params)
-    saddle = jax.lax.cond(suspect, lambda x: way_down(problem, x)[1], lambda _: jnp.zeros((), bool), solution.params)
+    suspect = (solution.status == Status.CONVERGED) & ~screened(problem, solution.params, solution.residual)
+    saddle = jax.lax.cond(
+        suspect, lambda x: way_down(problem, x, solution.residual)[1], lambda _: jnp.zeros((), bool), solution.params
+    )
     return dataclasses.replace(solution, status=jnp.where(saddle, Status.SADDLE, solution.status).astype(jnp.int32))
