@@ -145,7 +145,8 @@ def squared_hinge(logits, label, margin=1.0):
     return jnp.sum(jnp.where(jnp.arange(logits.size) == label, 0.0, gap**2))
 
 
-loss = ufm.losses.custom(squared_hinge, {"margin": 2.0}, convex=True, shift_invariant=True, infimum=0.0)
+promises = {"convex": True, "shift_invariant": True, "symmetric": True, "infimum": 0.0}
+loss = ufm.losses.custom(squared_hinge, {"margin": 2.0}, **promises)
 mine = ufm.Problem(classes=5, dim=6, per_class=4, loss=loss, decay=ufm.Decay(0.01, 0.01, 0.01))
 solution = ufm.solve(mine)
 print(

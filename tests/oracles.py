@@ -21,7 +21,7 @@ def _sigmoid(x):
 
 def loss_and_gradient(name, hyper, z, k):
     """Value and gradient (K,) of a loss at 50 digits, from the probabilities rather than from any log-odds."""
-    z = [mp.mpf(float(x)) for x in z]
+    z = [x if isinstance(x, mp.mpf) else mp.mpf(float(x)) for x in z]
     K = len(z)
     others = [j for j in range(K) if j != k]
     if name == "bce":

@@ -23,7 +23,19 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_ROOMS = ("atlas", "geometry", "landscape", "losses", "metrics", "models", "plotting", "solvers", "statement", "sweeps", "theory")
+_ROOMS = (
+    "atlas",
+    "geometry",
+    "landscape",
+    "losses",
+    "metrics",
+    "models",
+    "plotting",
+    "solvers",
+    "statement",
+    "sweeps",
+    "theory",
+)
 _HOMES = {
     "Decay": "problem",
     "InputError": "_base",

@@ -1,8 +1,9 @@
 """Reading a network's features, weight and bias: arrays of any framework, and files larger than memory.
 
 A file holds ``features`` (N, d), ``labels`` (N,), ``weight`` (K, d) and perhaps ``bias`` (K,): an .npz, a
-folder of .npy files, or .safetensors. Features are read in blocks of rows, never as a whole, and what the
-file claims of itself is checked before memory is taken for it. Nothing is ever unpickled.
+folder of .npy files, or .safetensors. The last layer may go by its usual names (`open_features`). Features are
+read in blocks of rows, never as a whole, and what the file claims of itself is checked before memory is taken for
+it. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import json
+import re
 import struct
 import zipfile
 import zlib
@@ -55,8 +58,10 @@ def as_numpy(field: str, value: Any) -> Array:
 
     PyTorch tensors may require gradients, live on a GPU or be bfloat16; JAX arrays and memory maps work too.
     """
+    remedy = "an array without them: leave out those samples, or fill them"
+    require(not np.ma.is_masked(value), field, "an array with masked entries", remedy)
     if isinstance(value, np.ndarray):
-        return _plain(field, value)
+        return _plain(field, np.asarray(value))  # without its (empty) mask
     for step in ("detach", "cpu"):  # a PyTorch tensor leaves its graph and its device first
         value = getattr(value, step, lambda value=value: value)()
     try:
@@ -65,14 +70,18 @@ def as_numpy(field: str, value: Any) -> Array:
         require(hasattr(value, "__dlpack__"), field, type(value).__name__, "an array of numbers")
         import jax
 
-        array = np.asarray(jax.dlpack.from_dlpack(value))  # NumPy itself knows no bfloat16
+        try:
+            array = np.asarray(jax.dlpack.from_dlpack(value))  # NumPy itself knows no bfloat16
+        except (TypeError, ValueError, RuntimeError, BufferError) as error:
+            raise InputError(f"{field}: must be numbers that NumPy or JAX can read ({error})".split("\n")[0]) from None
     return _plain(field, array)
 
 
 def _plain(field: str, array: Array) -> Array:
     if array.dtype == np.dtype("V2"):  # how .npy stores bfloat16
         array = array.view(ml_dtypes.bfloat16)
-    numeric = array.dtype.kind in "fiu" or array.dtype == ml_dtypes.bfloat16
+    # The floats of ml_dtypes (bfloat16, float8_e4m3fn, ...) are of kind "V", as structures are.
+    numeric = array.dtype.kind in "fiu" or array.dtype.name.startswith(("bfloat", "float"))
     require(numeric, f"{field}.dtype", str(array.dtype), "real numbers (no objects, strings, booleans or complex)")
     return array
 
@@ -93,41 +102,104 @@ def table(field: str, value: Any) -> Table:
 Stored = dict[str, Callable[[], Table]]
 
 
-@contextlib.contextmanager
-def open_features(path: str | Path, ignored: Callable[[str], None] = lambda names: None) -> Iterator[dict[str, Table]]:
-    """The arrays of a file or folder, by name; see the module's docstring.
+@dataclass(frozen=True)
+class Source:
+    """Which arrays of a file are measured.
 
-    Args:
+    Attributes:
         path: of the file or folder.
-        ignored: called with the names of other arrays, in one line, if there are any.
+        read: name in the file of ``features``, ``labels``, ``weight`` and perhaps ``bias``.
+        left: names of the other arrays, sorted.
+    """
+
+    path: str
+    read: dict[str, str]
+    left: tuple[str, ...]
+
+    def __str__(self) -> str:
+        read = ", ".join(name if name == role else f"{name!r} as {role}" for role, name in self.read.items())
+        free = "" if "bias" in self.read else "; no bias"
+        return f"read: {read}{free}" + (f"; left: {_few(self.left)}" if self.left else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"read": self.read, "left": list(self.left)}
+
+
+@contextlib.contextmanager
+def open_features(path: str | Path) -> Iterator[tuple[dict[str, Table], Source]]:
+    """The arrays of a file or folder by role, and what they are called there; see the module's docstring.
+
+    The last layer may have the name that a framework gives it: ``W``, ``fc.weight``, ``head.weight``; ``b``,
+    ``fc.bias``. The bias of ``fc.weight`` is ``fc.bias``, no other layer's.
 
     Raises:
         InputError: for a file that is missing, truncated, not what it claims, or holds objects; for an array
-            that is missing, or has a name so close to a missing one that it may be meant for it.
+            that is missing, or that several may be meant for; for one that may be a misspelt bias.
     """
     path = Path(path)
     require(path.exists(), "path", str(path), "an existing .npz or .safetensors file, or a folder of .npy files")
     try:
-        with _opener(path) as arrays:
-            others = _others(path, list(arrays))
-            if others:
-                ignored(_few(others))
-            yield {name: arrays[name]() for name in NAMES if name in arrays}
+        with _opener(path) as stored:
+            read = _roles(path, stored)
+            left = tuple(sorted(set(stored) - set(read.values())))
+            yield {role: stored[name]() for role, name in read.items()}, Source(str(path), read, left)
     except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, OSError) as error:
         raise InputError(f"path = {str(path)!r}: must be a whole, readable file ({error})") from None
 
 
-def _others(path: Path, stored: list[str]) -> set[str]:
-    """What is stored besides the arrays wanted, unless one of these is missing or may be misspelt."""
-    others, missing = set(stored) - set(NAMES), [name for name in NAMES if name not in stored]
-    lower = {other.lower(): other for other in sorted(others)}
-    close = {name: difflib.get_close_matches(name, lower, n=1) for name in missing}
-    meant = ", ".join(f"{name!r} by {lower[names[0]]!r}" for name, names in close.items() if names)
-    whole = not meant and missing in ([], ["bias"])  # a bias may be left out, not overlooked
+def _roles(path: Path, stored: Stored) -> dict[str, str]:
+    """Name of each array wanted, of which only the bias may be missing."""
+    read = {role: role for role in NAMES if role in stored}
+    dim = stored["features"]().shape[1:] if "features" in stored else ()
+    if "weight" not in read:
+        named = [name for name in stored if _last_layer(name) == "weight"]
+        fitting = named if len(named) < 2 else [name for name in named if _shape(stored, name)[1:] == dim]
+        require(len(fitting) < 2, f"weight in {path.name}", _few(fitting), "one array: call the last layer's 'weight'")
+        read |= dict(zip(["weight"], fitting, strict=False))
+    missing = [role for role in ("features", "labels", "weight") if role not in read]
+    lower = {name.lower(): name for name in sorted(set(stored) - set(read.values()))}
+    close = {role: difflib.get_close_matches(role, lower, n=1) for role in missing}
+    meant = ", ".join(f"{role!r} by {lower[names[0]]!r}" for role, names in close.items() if names)
     hint = f"; did you mean {meant}?" if meant else ""
     allowed = f"features, labels, weight and perhaps bias (no {', '.join(missing)}{hint})"
-    require(whole, f"arrays of {path.name}", _few(stored), allowed)
-    return others
+    require(not missing, f"arrays of {path.name}", _few(list(stored)), allowed)
+    if "bias" not in read:
+        read |= _bias(path, stored, read["weight"])
+    return {role: read[role] for role in NAMES if role in read}
+
+
+def _bias(path: Path, stored: Stored, weight: str) -> dict[str, str]:
+    """The bias under another name, if there is one: that of the weight's layer, or the only one of K numbers."""
+    layer = weight.lower().removesuffix("weight") if weight.lower().endswith("weight") else ""
+    shapes = ((), (1,), _shape(stored, weight)[:1])
+    fits = [name for name in stored if name not in NAMES and _shape(stored, name) in shapes]
+    same_layer = [name for name in stored if layer and name.lower() == layer + "bias"]
+    plain = [name for name in stored if name.lower() in ("b", "bias")]
+    other = [] if layer else [name for name in fits if _last_layer(name) == "bias"]
+    found = same_layer or plain or other
+    require(len(found) < 2, f"bias in {path.name}", _few(found), "one array: call the last layer's 'bias'")
+    if found:
+        return {"bias": found[0]}
+    # A bias may be left out, not overlooked; an array of another shape ("basis") is none.
+    misspelt = [n for n in fits if ("bias" in n.lower() or sorted(n.lower()) == sorted("bias")) and not _last_layer(n)]
+    hint = f"features, labels, weight and perhaps bias (no bias; did you mean 'bias' by {_few(misspelt)!r}?)"
+    require(not misspelt, f"arrays of {path.name}", _few(list(stored)), hint)
+    return {}
+
+
+def _last_layer(name: str) -> str | None:
+    """``"weight"`` or ``"bias"`` if that is what frameworks call by this name: ``w``, ``fc.weight``, ``head/bias``."""
+    last = re.split(r"[./_]", name.lower())[-1]
+    return {"w": "weight", "b": "bias"}.get(name.lower(), last if last in ("weight", "bias") else None)
+
+
+def _shape(stored: Stored, name: str) -> tuple[int, ...]:
+    """Shape of an array; of one that cannot be measured, one that fits nothing."""
+    try:
+        return stored[name]().shape
+    except InputError:
+        return (-1,)
 
 
 def _few(names: Collection[str], most: int = 8) -> str:
@@ -220,14 +292,33 @@ def _safetensors(path: Path) -> Iterator[Stored]:
         raise InputError(f"path = {str(path)!r}: .safetensors needs `pip install safetensors`") from None
     try:
         with safe_open(path, framework="numpy") as file:
-            yield {name: functools.partial(_tensor, file, name) for name in set(file.keys())}
+            yield {name: functools.partial(_tensor, path, file, name) for name in set(file.keys())}
     except SafetensorError as error:
         raise InputError(f"path = {str(path)!r}: must be a whole .safetensors file ({error})") from None
 
 
-def _tensor(file: Any, name: str) -> Table:
+EIGHT_BITS = {
+    "F8_E4M3": ml_dtypes.float8_e4m3fn,
+    "F8_E5M2": ml_dtypes.float8_e5m2,
+    "F8_E4M3FNUZ": ml_dtypes.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": ml_dtypes.float8_e5m2fnuz,
+    "F8_E8M0": ml_dtypes.float8_e8m0fnu,
+}
+"""Types of .safetensors that its reader for NumPy lacks."""
+READ = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", *EIGHT_BITS)
+
+
+def _tensor(path: Path, file: Any, name: str) -> Table:
     part = file.get_slice(name)
-    shape = tuple(part.get_shape())
+    shape, kind = tuple(part.get_shape()), part.get_dtype()
+    require(kind in READ, f"{name}.dtype", kind, f"one of {', '.join(READ)}")
+    if kind in EIGHT_BITS:
+        with path.open("rb") as stream:  # its header has been checked by `safe_open`
+            (length,) = struct.unpack("<Q", stream.read(8))
+            start, _ = json.loads(stream.read(length))[name]["data_offsets"]
+        count = int(np.prod(shape))
+        bits = np.memmap(path, np.uint8, "r", 8 + length + start, (count,)) if count else np.empty(0, np.uint8)
+        return table(name, np.asarray(bits).view(EIGHT_BITS[kind]).reshape(shape))
 
     def read(rows: int) -> Iterator[Array]:
         if not shape:

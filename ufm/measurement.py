@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ufm._base import in_float64, require
-from ufm.features import BLOCK_BYTES, Table, open_features, table
-from ufm.metrics import cosines, uniform
-from ufm.metrics.collapse import Collapse, configuration
+from ufm._base import require
+from ufm.features import BLOCK_BYTES, Source, Table, open_features, table
+from ufm.metrics import uniform
+from ufm.metrics.collapse import Collapse
+from ufm.metrics.configuration import configuration
 from ufm.metrics.streaming import Histograms, Moments, Statistics, statistics
 from ufm.metrics.uniform import Threshold
 from ufm.theory.nearest import Nearest, Observed, nearest
-
-_configuration = in_float64(configuration)
 
 
 @dataclass(frozen=True)
@@ -31,11 +30,11 @@ class Measurement:
         dim: d.
         samples: N.
         collapse: NC1-NC4 and their relatives.
-        sample_wise: fraction with ``c_k > max_{j != k} c_j``.
+        sample_wise: fraction with ``c_k > max_{j != k} c_j``; a tie of t classes counts 1/t.
         class_wise: largest fraction that one threshold per class classifies.
         uniform: largest fraction that one threshold classifies.
         at_bias: fraction with ``c_k + b_k > 0 > max_{j != k} (c_j + b_j)``: the learned bias as threshold.
-        with_bias: fraction whose largest logit is the true class: the usual accuracy.
+        with_bias: fraction whose largest logit is the true class: the usual accuracy; a tie of t classes counts 1/t.
         threshold: the best single threshold t*.
         class_thresholds: the best threshold of each class (K,).
         bias: learned bias (K,), or None.
@@ -46,6 +45,7 @@ class Measurement:
         compactness: mean cosine within classes.
         distinctiveness: mean of 1 - cosine across classes.
         nearest: the nearest unconstrained feature model under CE and under BCE.
+        source: under which names a file held the arrays, and what else it held; None for arrays given directly.
     """
 
     classes: int
@@ -67,11 +67,12 @@ class Measurement:
     compactness: float
     distinctiveness: float
     nearest: dict[str, Nearest]
+    source: Source | None = field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``ufm measure --json`` prints: numbers, lists and None only."""
+        """What ``ufm measure --json`` prints: numbers, words, lists and None; ``notes`` says why a number is none."""
         b, away = self.bias, self.bias_to_threshold
-        return {
+        found = {
             "classes": self.classes,
             "dim": self.dim,
             "samples": self.samples,
@@ -94,7 +95,35 @@ class Measurement:
             "compactness": self.compactness,
             "distinctiveness": self.distinctiveness,
             "nearest": {loss: dataclasses.asdict(model) for loss, model in self.nearest.items()},
+            "source": None if self.source is None else self.source.to_dict(),
         }
+        return found | {"notes": self._notes(found)}
+
+    def _notes(self, found: dict[str, Any]) -> dict[str, str]:
+        """Why the entries of ``found`` that are None, NaN or infinite are no numbers, by their path."""
+        no_bias, norms = "the network has no bias", "classifier or features are zero: their norms have no ratio"
+        no_threshold = "undefined: no sample has an own score above all others"
+        infinite = "infinite: features vary within classes, not between them"
+        undefined = "undefined (0/0): features vary neither within classes nor between them"
+        why = {
+            "source": "the arrays were given directly, not in a file",
+            "collapse.nc1": infinite if np.isinf(self.collapse.nc1) else undefined,
+            "accuracy.at_bias": no_bias,
+            "threshold": no_threshold,
+            "threshold_interval": no_threshold,
+            "bias": no_bias,
+            "bias.to_threshold": no_threshold,
+            "compactness": "undefined: no class has two samples",
+        }
+        for loss, model in self.nearest.items():
+            for name in ("decay_W", "decay_H", "alignment"):
+                why[f"nearest.{loss}.{name}"] = norms
+            for name in ("bias", "bias_residual", "decay_b"):
+                why[f"nearest.{loss}.{name}"] = "CE determines no bias" if loss == "ce" else no_bias
+            if self.bias is not None and loss == "bce":
+                two = "undefined: for two classes the bias is zero, whatever its decay"
+                why[f"nearest.{loss}.decay_b"] = two if np.isnan(model.decay_b) else "infinite: the model has no bias"
+        return {path: why[path] for path in why if _undefined(found, path)}
 
 
 def measure(
@@ -132,20 +161,22 @@ def measure_file(
     path: str | Path,
     progress: Callable[[int, int], None] | None = None,
     *,
-    ignored: Callable[[str], None] = lambda names: None,
+    told: Callable[[Source], None] = lambda source: None,
 ) -> Measurement:
     """`measure` of an .npz or .safetensors file or a folder of .npy files, which may be larger than memory.
 
-    ``ignored`` is called with the names of arrays that are not measured, if the file holds any.
+    ``told`` is called before the work with what is read and what is left, which `Measurement.source` keeps.
     """
-    with open_features(path, ignored) as arrays:
-        return measure_tables(arrays, progress)
+    with open_features(path) as (arrays, source):
+        told(source)
+        return dataclasses.replace(measure_tables(arrays, progress), source=source)
 
 
 def measure_tables(arrays: dict[str, Table], progress: Callable[[int, int], None] | None = None) -> Measurement:
     """`measure` of tables that are read by blocks."""
     features = arrays["features"]
-    labels, weight, bias = _checked(arrays)
+    labels, weight, given = _checked(arrays)
+    bias = None if given is None else np.broadcast_to(given, (len(weight),))
     (K, d), N = weight.shape, labels.size
     rows = max(1, BLOCK_BYTES // (weight.dtype.itemsize * max(K, d)))
     done = 0
@@ -159,7 +190,9 @@ def measure_tables(arrays: dict[str, Table], progress: Callable[[int, int], None
     stats = statistics(lambda: features.read(rows), labels, weight, bias, report)
     threshold = uniform.uniform_accuracy(stats.scores)
     class_wise, class_thresholds = uniform.class_wise_accuracy(stats.scores, labels, K)
-    shape = _configuration(weight, (stats.means - stats.centre).T, stats.centre)
+    # No ETF has more than d + 1 classes: then cosines differ from its by far more than rounding in float32.
+    pairs = weight.dtype if d + 1 < K else None
+    shape = configuration(weight, stats.centred, stats.centre, pairs)
     return Measurement(
         classes=K,
         dim=d,
@@ -177,14 +210,14 @@ def measure_tables(arrays: dict[str, Table], progress: Callable[[int, int], None
         positive=stats.positive,
         negative=stats.negative,
         histograms=stats.histograms,
-        compactness=cosines.compactness(stats.unit_sums, stats.counts, stats.nonzero),
-        distinctiveness=cosines.distinctiveness(stats.unit_sums, stats.counts),
-        nearest=_nearest(stats, weight, bias),
+        compactness=stats.compactness,
+        distinctiveness=stats.distinctiveness,
+        nearest=_nearest(stats, weight, given),
     )
 
 
 def _checked(arrays: dict[str, Table]) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.float64] | None]:
-    """Labels, weight (in the precision of the work) and bias (K,), each against the others."""
+    """Labels, weight (in the precision of the work) and bias, () if it is one number, each against the others."""
     F, L, W = arrays["features"], arrays["labels"], arrays["weight"]
     require(len(F.shape) == 2 and min(F.shape) >= 1, "features.shape", F.shape, "(N, d) with N, d >= 1")
     N, d = F.shape
@@ -211,7 +244,7 @@ def _checked(arrays: dict[str, Table]) -> tuple[npt.NDArray[Any], npt.NDArray[An
     bias = arrays["bias"].whole().astype(np.float64)
     require(bias.shape in ((), (1,), (K,)), "bias.shape", bias.shape, f"({K},), () or (1,)")
     require(bool(np.isfinite(bias).all()), "bias", "NaN or inf", "finite")
-    return labels, weight, np.broadcast_to(bias, (K,))
+    return labels, weight, bias if bias.shape == (K,) else bias.reshape(())
 
 
 def _nearest(stats: Statistics, weight: npt.NDArray[Any], bias: npt.NDArray[np.float64] | None) -> dict[str, Nearest]:
@@ -223,8 +256,20 @@ def _nearest(stats: Statistics, weight: npt.NDArray[Any], bias: npt.NDArray[np.f
         positive=stats.positive.mean,
         negative=stats.negative.mean,
         bias=None if bias is None else float(bias.mean()),
-        weight_norm=float(np.linalg.norm(weight.astype(np.float64))),
+        weight_norm=float(np.sqrt(np.einsum("kd,kd->", weight, weight, dtype=np.float64))),
         feature_norm=float(np.sqrt(stats.energy)),
         spread=float(np.sqrt(variance)),
+        unified=bias is not None and bias.ndim == 0,
     )
     return {loss: nearest(observed, loss) for loss in ("ce", "bce")}
+
+
+def _undefined(found: dict[str, Any], path: str) -> bool:
+    """Whether the entry at ``path`` is, or holds, None, NaN or infinity; False for none at all."""
+    value: Any = found
+    for key in path.split("."):
+        if not isinstance(value, dict) or key not in value:
+            return False
+        value = value[key]
+    numbers = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    return any(x is None or (isinstance(x, float) and not np.isfinite(x)) for x in numbers)

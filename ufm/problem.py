@@ -18,11 +18,15 @@ from ufm import bias as biases
 from ufm import blocks
 from ufm._base import cast, matmul, nearest, pytree, require, require_range
 from ufm.bias import Bias
-from ufm.losses import BCE, Loss
+from ufm.losses import BCE, Custom, Loss
 from ufm.models import FixedClassifier, Linear, Model, Params, Spheres
 
 __all__ = ["Decay", "NormalizedProblem", "Params", "Problem"]
 
+DECAYS = (1e-300, 1e300)
+"""Decays allowed. Beyond, numbers of the size of a decay are not normal in float64, and XLA takes them for zero."""
+MOST = 2**53
+"""Samples allowed in all: float64 holds every whole number up to it."""
 BIAS_MODES = tuple(Bias)
 FEATURE_MODES = ("per_sample", "per_class")
 FREE = Linear()
@@ -36,6 +40,7 @@ class Decay:
 
     ``Decay.W`` is lambda_W, ``Decay.H`` lambda_H and ``Decay.b`` lambda_b; formulas in words call them decay_W,
     decay_H and decay_b. The first two must be positive (the infimum is not attained otherwise), the last at least zero.
+    A positive one lies between 1e-300 and 1e300.
     """
 
     W: Any = 5e-4
@@ -43,10 +48,26 @@ class Decay:
     b: Any = 5e-4
 
     def __post_init__(self) -> None:
+        low, high = DECAYS
         for name in ("W", "H"):
-            value = getattr(self, name)
-            require_range(f"decay.{name}", value, "a finite number > 0", lambda x: (x > 0) & (x < np.inf))
-        require_range("decay.b", self.b, "a finite number >= 0", lambda x: (x >= 0) & (x < np.inf))
+            value, allowed = getattr(self, name), f"a finite number > 0 (from {low:g} to {high:g})"
+            require_range(f"decay.{name}", value, allowed, lambda x: (x >= low) & (x <= high))
+        allowed = f"a finite number >= 0 (0, or from {low:g} to {high:g})"
+        require_range("decay.b", self.b, allowed, lambda x: (x == 0) | ((x >= low) & (x <= high)))
+
+    @property
+    def price(self) -> Any:
+        """``sqrt(lambda_W lambda_H)``, what the nuclear norm of ``W H`` costs: the product of roots does not underflow.
+
+        >>> Decay(1e-300, 1e-300).price
+        1e-300
+        """
+        return self.W**0.5 * self.H**0.5
+
+    @property
+    def ratio(self) -> Any:
+        """``sqrt(lambda_H/lambda_W)``, size of W over that of H at every critical point."""
+        return self.H**0.5 / self.W**0.5
 
 
 @pytree(static=("classes", "dim", "per_class", "bias", "features"))
@@ -114,6 +135,8 @@ class Problem:
                 _require_whole(f"per_class[{k}]", n, 1)
             same = len(set(sizes)) == 1
             object.__setattr__(self, "per_class", int(sizes[0]) if same else tuple(int(n) for n in sizes))
+        total = self.classes * self.per_class if isinstance(self.per_class, int) else sum(self.per_class)
+        require(total <= MOST, "per_class", counts, f"at most 2**53 samples in all, not {float(total):.3g}")
         require(isinstance(self.loss, Loss), "loss", self.loss, "a loss such as ufm.losses.BCE(), or custom(fn)")
         require(isinstance(self.decay, Decay), "decay", self.decay, "a ufm.Decay")
         require(self.bias in BIAS_MODES, "bias", self.bias, nearest(str(self.bias), BIAS_MODES))
@@ -270,6 +293,26 @@ def _random_start(
 def _require_whole(field: str, value: Any, least: int) -> None:
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     require(whole and value >= least, field, value, f"a whole number >= {least}")
+
+
+def require_single(problem: Problem) -> None:
+    """Refuse a batch of problems: leaves with one axis more than a problem's own have.
+
+    >>> import numpy as np
+    >>> require_single(Problem(3, 4, 2, decay=Decay(W=np.array([0.1, 0.2]))))
+    Traceback (most recent call last):
+        ...
+    ufm._base.InputError: decay.W.shape = (2,): must be that of one problem; for many at once use ufm.sweep
+    """
+    ranks: dict[str, tuple[Any, tuple[int, ...]]] = {f"decay.{k}": (v, (0,)) for k, v in vars(problem.decay).items()}
+    ranks |= {"weights": (problem.weights, (1,)), "offset": (problem.offset, (0, 1))}
+    ranks |= {f"model.{k}": (v, (0,)) for k, v in problem.model.hyper.items()}
+    ranks["classifier"] = (problem.classifier, (2,))
+    if not isinstance(problem.loss, Custom):  # the parameters of a user's own loss may be arrays
+        ranks |= {f"loss.{k}": (v, (0,)) for k, v in problem.loss.hyper.items()}
+    for name, (value, allowed) in ranks.items():
+        fits = value is None or np.ndim(value) in allowed
+        require(fits, f"{name}.shape", np.shape(value), "that of one problem; for many at once use ufm.sweep")
 
 
 # The constructor takes ``classifier``; afterwards the model holds it.

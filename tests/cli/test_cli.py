@@ -94,6 +94,28 @@ def test_solve_table_names_what_it_shows(cache):
         assert word in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("options", "status", "code"),
+    [
+        (["--init-scale", "0"], "converged", 0),  # a saddle, left
+        (["--init-scale", "0", "--saddles", "keep"], "converged", 0),
+        (["--init-scale", "0", "--solver", "sgd"], "saddle", 1),
+        (["--max-steps", "1"], "max steps", 1),
+        (["--loss", "mse", "--solver", "sgd:lr=1000"], "nonfinite", 1),
+        # No further progress in float64, but the certificate proves the point minimal.
+        (["--loss", "mse", "--bias", "none", "--decay-w", "1e-6", "--decay-h", "1e-6"], "stalled", 0),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, list) else "",
+)
+def test_solve_exits_1_when_it_does_not_answer(options, status, code, cache):
+    result = ufm("solve", *SMALL, *options, "--json", **cache)
+    found = json.loads(result.stdout)
+    assert found["status"] in (status, "converged" if status == "stalled" else status)
+    assert (result.returncode, found["solved"]) == (code, code == 0), result.stderr
+    assert (f"not solved: {status}" in result.stderr) == bool(code)
+    assert not code or found["remedy"] in result.stderr
+
+
 def test_verify_a_problem_and_write_a_report(tmp_path, cache):
     result = ufm("verify", *SMALL, "--paper", "zhu2021", "--report", str(tmp_path / "r"), "--json", **cache)
     assert result.returncode == 0, result.stderr

@@ -51,3 +51,21 @@ def test_bad_groups_are_named():
     result = landscape("--dim", "5", "--through", "2-2")
     assert result.exit_code != 0
     assert "through = '2-2'" in str(result.exception) + result.output
+
+
+def test_a_symmetric_point_that_is_not_proven_global_is_called_so():
+    """K = 4, d = 3, BCE with a stiff bias: a mean mode would need a fourth dimension."""
+    narrow = ["--loss", "bce", "--classes", "4", "--dim", "3", "--per-class", "1", "--decay-b", "0.05"]
+    narrow += ["--decay-w", "5e-3", "--decay-h", "1e-2"]
+    reason = "the minimizer without a bound on the dimension has rank K = 4, more than dim = 3"
+    shown = CliRunner().invoke(commands, ["landscape", *narrow]).stdout
+    assert "Hessian, best symmetric point (not proven)" in shown
+    assert reason in shown
+    solved = CliRunner().invoke(commands, ["solve", *narrow]).stdout
+    assert "best symmetric point (not proven)" in solved
+    assert "closed form" not in solved
+    assert reason in solved
+    told = json.loads(CliRunner().invoke(commands, ["solve", *narrow, "--json"]).stdout)["theory"]
+    assert told["exact"] is False
+    assert told["reason"] == reason
+    assert told["logit_gap"] == told["gap"]

@@ -188,7 +188,7 @@ def test_focal_slope_rises_to_one_and_never_returns_below(gamma):
 @pytest.mark.parametrize("gamma", [0.0, 0.05, 1.0, 3.0, 20.0])
 def test_focal_envelope_conjugate_at_high_precision(gamma):
     slopes = [1e-12, 1e-4, 0.1, 0.5, 0.99]
-    got = jax.jit(jax.vmap(losses.Focal(gamma)._envelope_conjugate))(jnp.asarray(slopes))
+    got = jax.jit(jax.vmap(losses.Focal(gamma)._envelope_conjugate))(jnp.asarray(slopes))[0]
     for a, mine in zip(slopes, np.asarray(got), strict=True):
         # For gamma <= 1 the slope passes one by 1 + 1/gamma; for gamma <= 20 it peaks beyond 2.6.
         low, high = mp.mpf(-60), mp.mpf(2.6 if gamma > 1 else 21)

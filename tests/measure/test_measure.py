@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +10,6 @@ import pytest
 import ufm
 from ufm import InputError, measurement
 from ufm.geometry import random_rotation, simplex_etf
-from ufm.metrics import uniform
 
 K, D, N = 5, 8, 101
 
@@ -27,43 +24,6 @@ def network(seed: int = 0, spread: float = 0.7) -> dict[str, np.ndarray]:
         "weight": W,
         "bias": rng.normal(size=K) - 4.0,
     }
-
-
-def pinv_nc1(F, labels):
-    """tr(S_W S_B^+)/K with the covariances written out."""
-    centre = F.mean(axis=0)
-    means = [F[labels == k].mean(axis=0) for k in range(K)]
-    S_W = sum(np.outer(f - means[k], f - means[k]) for f, k in zip(F, labels, strict=True)) / len(F)
-    S_B = sum(np.outer(m - centre, m - centre) for m in means) / K
-    return np.trace(S_W @ np.linalg.pinv(S_B, rcond=1e-10)) / K
-
-
-def test_every_number_against_the_definitions():
-    g = network()
-    F, labels, W, b = g.values()
-    found = ufm.measure(F, labels, W, b).to_dict()
-    scores = F @ W.T
-    logits = scores + b
-    own = scores[np.arange(N), labels]
-    mask = np.eye(K, dtype=bool)[labels]
-    means = np.array([F[labels == k].mean(axis=0) for k in range(K)])
-
-    assert found["accuracy"]["with_bias"] == pytest.approx(np.mean(logits.argmax(axis=1) == labels))
-    assert found["accuracy"]["at_bias"] == pytest.approx(np.mean(np.all((logits > 0) == mask, axis=1)))
-    assert found["accuracy"]["sample_wise"] == pytest.approx(np.mean(scores.argmax(axis=1) == labels))
-    trial = np.linspace(scores.min(), scores.max(), 20001)
-    hits = [np.mean(np.all((scores > t) == mask, axis=1)) for t in trial]
-    assert found["accuracy"]["uniform"] == pytest.approx(max(hits))
-    assert np.mean(np.all((scores > found["threshold"]) == mask, axis=1)) == pytest.approx(max(hits))
-    for side, values in (("positive", own), ("negative", scores[~mask])):
-        expected = [values.mean(), values.std(), values.min(), values.max()]
-        np.testing.assert_allclose(list(found["scores"][side].values()), expected, rtol=1e-10)
-    exact = uniform.overlap(own, scores[~mask])
-    assert exact - 1e-12 <= found["scores"]["overlap"] <= exact + 0.02
-    assert found["bias"]["to_threshold"]["mean"] == pytest.approx(abs(-b.mean() - found["threshold"]))
-    nearest_mean = np.argmin(((F[:, None] - means[None]) ** 2).sum(axis=2), axis=1)
-    assert found["collapse"]["nc4"] == pytest.approx(np.mean(logits.argmax(axis=1) != nearest_mean))
-    assert found["collapse"]["nc1"] == pytest.approx(pinv_nc1(F, labels))
 
 
 def test_streaming_agrees_with_the_metrics_of_whole_arrays(monkeypatch):
@@ -122,17 +82,18 @@ def test_perfect_collapse():
 
 
 def test_degenerate_features():
-    """Identical features, a class of one sample, fewer dimensions than classes: numbers, not NaN."""
+    """Identical features, a class of one sample, fewer dimensions than classes: numbers, or words why there is none."""
     labels = np.array([0, 0, 1, 1, 2])
     W = np.array([[1.0, 0], [0, 1], [-1, -1]])
     same = ufm.measure(np.ones((5, 2)), labels, W)
-    assert (same.uniform, same.compactness, same.collapse.nc1) == (0.0, pytest.approx(1.0), 0.0)
+    assert (same.uniform, same.compactness) == (0.0, pytest.approx(1.0))
+    assert np.isnan(same.collapse.nc1)
     assert np.isnan(same.threshold.value)
     line = ufm.measure(np.array([[1.0, 0], [1.1, 0], [3, 0], [3.1, 0], [5, 0]]), labels, W)
     assert 0 < line.collapse.nc1 < 0.01
     nothing = ufm.measure(np.zeros((5, 2)), labels, np.zeros((3, 2)))
-    assert nothing.nearest["bce"].regime in ("zero", "mean-shifted", "etf")
-    assert nothing.collapse.nc1 == 0.0
+    assert nothing.nearest["bce"].regime == "zero"
+    assert np.isnan(nothing.collapse.nc1)
 
 
 def test_float32_and_half_precision_are_summed_in_more():
@@ -187,6 +148,9 @@ def test_torch_tensors():
         ({"features": np.zeros((N, D), object)}, "features.dtype = 'object'"),
         ({"features": np.zeros((N, D), complex)}, "real numbers"),
         ({"labels": ["cat"] * N}, "labels.dtype"),
+        ({"features": np.ma.masked_equal(network()["features"], network()["features"][3, 2])}, "masked entries"),
+        ({"labels": np.ma.masked_equal(network()["labels"], 2)}, "labels = 'an array with masked entries'"),
+        ({"bias": np.ma.masked_invalid([0.0, np.nan, 0.0, 0.0, 0.0])}, "leave out those samples, or fill them"),
         ({"weight": {"a": 1}}, "weight.dtype = 'object'"),
     ],
 )
@@ -194,44 +158,6 @@ def test_bad_input_is_one_clear_line(change, message):
     with pytest.raises(InputError, match=message) as caught:
         ufm.measure(**(network() | change))
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("loss", "decay_b", "bias"),
-    [("ce", 5e-3, "per_class"), ("bce", 5e-4, "per_class"), ("bce", 0.5, "per_class"), ("bce", 0.0, "none")],
-)
-def test_nearest_model_of_a_model_is_itself(loss, decay_b, bias):
-    """The witness is the closed-form point: its decays, regime and scores must come back, with no residual."""
-    decay = ufm.Decay(5e-3, 1e-3, decay_b)
-    problem = ufm.Problem(6, 9, 5, loss=ufm.losses.parse(loss), decay=decay, bias=bias)
-    exact = ufm.theory.minimizer(problem)
-    found = ufm.measure(np.asarray(exact.params.H).T, problem.labels, exact.params.W, exact.params.b).nearest[loss]
-    assert found.regime == exact.regime
-    np.testing.assert_allclose([found.decay_W, found.decay_H], [5e-3, 1e-3], rtol=1e-6)
-    if loss == "bce" and bias != "none":
-        assert found.decay_b == pytest.approx(decay_b, rel=1e-5)
-        assert found.bias_residual < 1e-8
-    assert found.residual < 1e-8
-    assert found.alignment == pytest.approx(1.0)
-
-
-def test_nearest_model_is_the_nearest():
-    """No model of a fine grid is nearer than the one found, for scores that no model has."""
-    from ufm.theory.closed_forms import bce
-    from ufm.theory.nearest import Observed, nearest
-
-    for positive, negative, b in ((4.0, -1.0, 0.5), (2.0, -6.0, -1.0), (30.0, -0.5, -14.0), (0.5, 0.2, -2.0)):
-        seen = Observed(10, 1000, positive, negative, b, 10.0, 100.0)
-        mine = nearest(seen, "bce")
-
-        def distance(p, q, bias, at=(positive, negative, b)):
-            return ((p - at[0]) ** 2 + 9 * (q - at[1]) ** 2) / 10 + (bias - at[2]) ** 2
-
-        best = distance(mine.positive, mine.negative, mine.bias)
-        for mu in 0.1 * np.geomspace(1e-9, 0.99, 60):
-            for decay_b in np.geomspace(1e-9, 1e3, 40):
-                m = bce(mu, 10, decay_b)
-                assert distance(m.p - m.bias, m.q - m.bias, m.bias) >= best - 1e-9
 
 
 def test_the_sheet_shows_every_number_and_hides_none():
@@ -260,19 +186,8 @@ def test_the_sheet_shows_every_number_and_hides_none():
             for line in axes.lines:
                 assert not box.overlaps(line.get_window_extent()), name
         names = ("nc1", "nc2", "nc2_means", "nc3", "nc4")
-        assert [t.get_text() for t in collapse.texts] == [f"{getattr(found.collapse, n):.2g}" for n in names]
+        shown = [f"{getattr(found.collapse, n):.2g}".replace("nan", "undefined") for n in names]
+        assert [t.get_text() for t in collapse.texts] == shown
         assert models.get_ylabel() == "mean score"
         shown = ["positive", "negative"] + ["minus bias"] * (found.bias is not None)
         assert [t.get_text() for t in models.get_legend().get_texts()] == shown
-
-
-def test_the_checks_catch_a_planted_error():
-    """A mutation of each part of a measurement differs from the truth by more than the tests allow."""
-    g = network()
-    truth = ufm.measure(**g).to_dict()
-    shifted = dict(g, bias=g["bias"] + 0.5)
-    assert ufm.measure(**shifted).to_dict()["accuracy"]["at_bias"] != truth["accuracy"]["at_bias"]
-    turned = dict(g, weight=np.roll(g["weight"], 1, axis=0))
-    assert ufm.measure(**turned).to_dict()["collapse"]["nc3"] > truth["collapse"]["nc3"] + 0.1
-    found = ufm.measure(**g)
-    assert dataclasses.replace(found, uniform=0.0).to_dict() != found.to_dict()

@@ -12,7 +12,7 @@ import ufm
 from ufm import Decay, Params, Problem, losses
 from ufm._base import norm
 from ufm.models._scaled import Scaled
-from ufm.solvers import Gradient, Newton, classwise, eliminates, solve
+from ufm.solvers import Newton, classwise, eliminates, solve
 from ufm.theory import certify
 
 BALANCED = Problem(4, 6, 5, losses.BCE(), Decay(0.02, 0.03, 0.05))
@@ -98,7 +98,6 @@ def test_what_is_eliminated():
     assert not eliminates("sgd", BALANCED)
     assert not eliminates(None, dataclasses.replace(BALANCED, features="per_class"))
     assert not eliminates(None, dataclasses.replace(BALANCED, per_class=1))
-    assert not isinstance(Newton(), Gradient)
 
 
 def test_free_features_stay_free_until_they_collapse():

@@ -14,6 +14,7 @@ import pytest
 import ufm
 from ufm.plotting.sweep import heat_map, pictures
 from ufm.sweeps import _engine, load
+from ufm.sweeps._lane import smallest
 from ufm.sweeps._predict import predicted
 
 SMALL = ufm.Problem(3, 4, 5, ufm.losses.BCE(), ufm.Decay(0.02, 0.01, 0.01), features="per_class")
@@ -100,9 +101,45 @@ def test_a_failed_lane_is_alone():
     for name, values in found.data.items():
         if values.dtype.kind == "f":
             assert np.isnan(values).tolist() == [False, name != "evaluations", False], name
-    assert found.regimes == {"unknown": 1, "etf": 2}
+    assert found.regimes == {"unconverged": 1, "etf": 2}
     assert len(found.plot("value").axes[0].lines) == 2
     assert found.statuses == {"converged": 2, "nonfinite": 1}
+
+
+def test_lanes_that_did_not_converge_have_no_regime_and_hollow_points():
+    """Nine steps suffice beyond the threshold only; a start at zero is a saddle there where zero is no minimum."""
+    axes = {"decay.W": [0.002, 3.0], "decay.b": [0.01, 0.1], "scale": [0.0, 1.0]}
+    found = ufm.sweep(SMALL, axes, options={"max_steps": 9})
+    short, zero = ("saddle", "max steps"), ("converged", "converged")
+    labels = [[tuple(ufm.Status(s).label for s in row) for row in rows] for rows in found["status"]]
+    assert labels == [[short, short], [zero, zero]]
+    assert found["regime"].tolist() == [[[-1, -1]] * 2, [[0, 0]] * 2]
+    assert found.regimes == {"unconverged": 4, "zero": 4}
+    assert found.solved.tolist() == (found["status"] == ufm.Status.CONVERGED).tolist()
+    figure = found.select(scale=1.0).plot("value", x="decay.W")
+    assert figure.get_suptitle() == "2 of 4 did not converge (hollow)"
+    *_, filled, hollow = figure.axes[0].lines
+    assert (filled.get_markerfacecolor(), hollow.get_markerfacecolor()) == (hollow.get_color(), "none")
+    assert np.isfinite(filled.get_ydata()).ravel().tolist() == [False, True]
+    assert np.isfinite(hollow.get_ydata()).ravel().tolist() == [True, False]
+    marks = found.select(scale=1.0).plot("regime").axes[0].lines[0]
+    assert marks.get_xydata().tolist() == [[0.01, 0.002], [0.1, 0.002]]
+    plt.close("all")
+
+
+def test_the_regime_of_a_float32_solve_is_read_with_its_own_rounding():
+    """Decays just inside and far outside; with the threshold of float64 a mean of 1e-5 would count as a shift."""
+    found = ufm.sweep(SMALL, {"decay.b": [1e-3, 0.05, 2.0], "decay.W": [0.02, 3.0]}, dtype="float32")
+    expected = [
+        [ufm.theory.minimizer(found.problem_at(**{"decay.b": b, "decay.W": w})).regime for w in (0.02, 3.0)]
+        for b in (1e-3, 0.05, 2.0)
+    ]
+    assert [[ufm.theory.Regime(r).label for r in row] for row in found["regime"]] == expected
+    single, double = (
+        float(smallest(ufm.Solution(ufm.Params(H, H), 1.0, 0.0, 1e-14, 1, 1, 1, {})))
+        for H in (jnp.zeros((2, 2), t) for t in ("float32", "float64"))
+    )
+    assert single > 1e-3 > 1e-5 > double
 
 
 def test_mean_bias_obeys_its_law_and_trajectories_are_kept():
@@ -237,6 +274,10 @@ BAD = [
     ({"solver": ["newtn"]}, "did you mean 'newton'"),
     ({"solver": ["lifted"]}, "a solver of the factored problem"),
     ([{"seed": 1}, {"sede": 1}], "lane 1"),
+    ({"decay.W": [0.1], "decay.W,decay.H": [0.2]}, "'decay.W' and 'decay.W' set the same"),
+    ({"decay.b,decay.b": [0.1]}, "'decay.b' and 'decay.b' set the same"),
+    ({"loss": ["focal:gamma=1"], "loss.gamma": [2.0]}, "'loss' and 'loss.gamma' set the same"),
+    ([{"decay.b": 0.1, "decay.b,decay.W": 0.2}], "set the same"),
     ([], "at least one"),
 ]
 
@@ -247,6 +288,14 @@ def test_a_bad_axis_is_refused_before_anything_runs(axes, message):
         ufm.sweep(SMALL, axes)
 
 
+def test_problems_that_a_sweep_cannot_vary_are_refused():
+    with pytest.raises(ufm.InputError, match=r"problem = 'NormalizedProblem': must be a ufm.Problem"):
+        ufm.sweep(ufm.NormalizedProblem(SMALL), {"seed": [0]})
+    batch = dataclasses.replace(SMALL, decay=ufm.Decay(np.full(3, 0.1), 0.1, 0.1))
+    with pytest.raises(ufm.InputError, match=r"decay.W.shape = \(3,\).*ufm.sweep"):
+        ufm.sweep(batch, {"seed": [0]})
+
+
 def test_bad_options_are_refused():
     with pytest.raises(ufm.InputError, match=r"memory.*GB"):
         ufm.sweep(SMALL, {"seed": [0]}, memory=1e6)
@@ -254,3 +303,16 @@ def test_bad_options_are_refused():
         ufm.sweep(SMALL, {"seed": [0]}, engine="scna")
     with pytest.raises(ufm.InputError, match="only gradient methods"):
         ufm.sweep(SMALL, {"seed": [0]}, options={"record_every": 5})
+
+
+def test_a_line_that_is_not_proven_is_dashed_and_says_so():
+    """At d = K-1 beyond the ETF regime the best symmetric point is no certified minimizer."""
+    narrow = dataclasses.replace(SMALL, dim=SMALL.classes - 1, loss=ufm.losses.BCE())
+    found = ufm.sweep(narrow, {"decay.b": [1e-3, 2.0]})
+    lines = predicted(found, "decay.b")
+    assert lines["exact"][0] == 1
+    assert lines["exact"][-1] == 0
+    figure = found.plot()
+    assert figure.get_suptitle() == ("points: solved, dashed lines: best symmetric point, not proven to be the minimum")
+    assert {line.get_linestyle() for line in figure.axes[0].lines if len(line.get_xdata()) > 2} == {"--"}
+    plt.close("all")

@@ -12,9 +12,23 @@ from ufm.problem import Params, Problem
 from ufm.theory.closed_forms import Logits
 
 
+def weight(problem: Problem) -> float:
+    """``sqrt(decay_W decay_H)``."""
+    return float(problem.decay.price)
+
+
 def strength(problem: Problem) -> float:
     """``mu = sqrt(n decay_W decay_H)`` of a balanced problem."""
-    return float(np.sqrt(problem.counts[0] * float(problem.decay.W) * float(problem.decay.H)))
+    return float(np.sqrt(problem.counts[0])) * weight(problem)
+
+
+def balanced_factors(problem: Problem, params: Params) -> tuple[np.ndarray, np.ndarray]:
+    """``W/sqrt(r)`` and ``sqrt(r) H``, ``r = sqrt(decay_H/decay_W)``: of the size of logits whatever the decays.
+
+    At a critical point the two have the same singular values, the roots of those of W H (`dynamics/critical`).
+    """
+    root = float(problem.decay.ratio) ** 0.5
+    return np.asarray(params.W) / root, np.asarray(params.H) * root
 
 
 def equivalent_decay_b(problem: Problem) -> float:
@@ -33,21 +47,27 @@ def minimum(problem: Problem, predicted: Logits) -> float:
     return float(problem.loss.at(predicted.p, predicted.q, K)) + mu * modes + bias
 
 
+def lowest(evidence: Evidence, predicted: float) -> Quantity:
+    """The claimed minimum beside the value at the solution, to nine digits of it and what rounding adds."""
+    return Quantity("minimum", float(predicted), evidence.value, 1e-9 * abs(float(predicted)) + evidence.rounding)
+
+
 def symmetric_logits(problem: Problem, evidence: Evidence, predicted: Logits) -> list[Quantity]:
     """Value, scores and bias of a minimiser whose class logits are (p, q)."""
     bias = evidence.bias
     positive, negative = predicted.p - predicted.bias, predicted.q - predicted.bias
+    size = max(1.0, abs(positive), abs(negative))
     found = evidence.scores
     quantities = [
-        quantity("minimum", minimum(problem, predicted), evidence.value, 1e-9),
+        lowest(evidence, minimum(problem, predicted)),
         quantity("positive score", positive, found["positive"]["mean"]),
         quantity("negative score", negative, found["negative"]["mean"]),
-        quantity("spread of positive scores", 0.0, found["positive"]["max"] - found["positive"]["min"]),
-        quantity("spread of negative scores", 0.0, found["negative"]["max"] - found["negative"]["min"]),
+        quantity("spread of positive scores", 0.0, found["positive"]["max"] - found["positive"]["min"], size=size),
+        quantity("spread of negative scores", 0.0, found["negative"]["max"] - found["negative"]["min"], size=size),
     ]
     if problem.bias != "none" and not (problem.loss.shift_invariant and float(problem.decay.b) == 0):
         quantities.append(quantity("bias", predicted.bias, float(bias.mean())))
-        quantities.append(quantity("spread of biases", 0.0, float(np.ptp(bias))))
+        quantities.append(quantity("spread of biases", 0.0, float(np.ptp(bias)), size=max(1.0, abs(predicted.bias))))
     return quantities
 
 
@@ -56,14 +76,27 @@ def etf_geometry(problem: Problem, evidence: Evidence, *, centred: bool = True) 
     names = (
         ["nc1", "nc2", "nc2_means", "nc3"] if not centred else ["nc1", "nc2_uncentred", "nc2_means_uncentred", "nc3"]
     )
-    return [quantity(name.upper(), 0.0, float(getattr(evidence.collapse, name)), 1e-6) for name in names]
+    shape = [quantity(name.upper(), 0.0, float(getattr(evidence.collapse, name)), 1e-6) for name in names]
+    return [*shape, nonzero(problem, evidence)]
+
+
+ZERO = 1e-4
+"""Norm of `balanced_factors` up to which a solution counts as zero: at `NEAR` a threshold it is some hundredths."""
+
+
+def size_of_factors(problem: Problem, evidence: Evidence) -> float:
+    """``||W|| + ||H||`` of the `balanced_factors`."""
+    return float(sum(np.linalg.norm(x) for x in balanced_factors(problem, evidence.samples)))
+
+
+def nonzero(problem: Problem, evidence: Evidence) -> Quantity:
+    """W and H are not zero, or their geometry would be that of rounding."""
+    return yes("W and H are nonzero", True, size_of_factors(problem, evidence) > ZERO)
 
 
 def all_zero(problem: Problem, evidence: Evidence) -> list[Quantity]:
     """W = 0 and H = 0 at the minimum."""
-    x = evidence.solution.params
-    sizes = float(np.linalg.norm(x.W)) + float(np.linalg.norm(x.H))
-    return [quantity("norm of W and H", 0.0, sizes, 1e-4)]
+    return [quantity("norm of W and H", 0.0, size_of_factors(problem, evidence), ZERO)]
 
 
 def random_for(problem: Problem, seed: int) -> np.random.Generator:
@@ -110,4 +143,4 @@ def yes(name: str, predicted: bool, measured: bool) -> Quantity:
 
 def near(ratio: float) -> bool:
     """Whether a quantity is within 1 % of its threshold, where no run can tell the sides apart."""
-    return abs(np.log(ratio)) < 0.01
+    return bool(np.exp(-0.01) < ratio < np.exp(0.01))

@@ -11,13 +11,32 @@ from typing import Any
 import numpy as np
 
 from ufm import bias as biases
+from ufm._base import float64_scope, require, widened
+from ufm.atlas._near import distance_to_threshold
 from ufm.metrics import Collapse, collapse, scores
-from ufm.models import Linear
-from ufm.solvers import Solution, solve
+from ufm.models import FixedClassifier, Linear, Model
+from ufm.problem import Params, Problem, require_single
+from ufm.solvers import Newton, Solution, Status, solve
 from ufm.theory import Certificate, certify
 
 CERTIFIED = 1e-10
-"""A gap below this, relative to ``max(1, f)``, certifies a global minimiser."""
+"""A gap below this, relative to the value f and beyond its rounding, certifies a global minimizer."""
+HIDDEN = 1e-6
+"""Rounding relative to f, from which on a certificate is too blunt for claims whose own tolerance is 1e-6."""
+SHARPEST = Newton(tol=1e-14)
+"""A solve to the last digits: 40 units of rounding are the least tolerance that a solve may ask for."""
+
+
+WITH_ANY_CLASSIFIER = (Linear, FixedClassifier)
+"""Models of theorems that a given classifier does not touch."""
+LEAST = float(np.finfo(float).tiny / np.finfo(float).eps)
+"""What lies below has no full digits left: the underflow of a solution that is zero, such as that of `Naive`."""
+REPEATED = 0.1
+"""Share of a disagreement that two solves may differ by for it to be the same one: theirs are errors of rounding."""
+
+
+class Undecided(Exception):  # noqa: N818 - a verdict, not a mishap
+    """Raised by a claim that cannot be judged on a problem; the message says why, and the verdict is inconclusive."""
 
 
 class Verdict(enum.StrEnum):
@@ -48,8 +67,10 @@ class Quantity:
         return difference / self.tolerance if np.isfinite(difference) else np.inf
 
 
-def quantity(name: str, predicted: Any, measured: Any, scale: float = 1e-7) -> Quantity:
-    """A `Quantity` whose tolerance is ``scale * max(1, |predicted|)``.
+def quantity(name: str, predicted: Any, measured: Any, scale: float = 1e-7, size: float = 1.0) -> Quantity:
+    """A `Quantity` whose tolerance is ``scale * max(size, |predicted|)``.
+
+    ``size`` is that of the numbers which the measured one is a difference of: 1 for logits, norms and angles.
 
     >>> import ufm
     >>> found = ufm.atlas.quantity("minimum", predicted=4.0, measured=4.0 + 8e-7)
@@ -57,12 +78,23 @@ def quantity(name: str, predicted: Any, measured: Any, scale: float = 1e-7) -> Q
     (4e-07, 2.0)
     """
     predicted, measured = float(predicted), float(measured)
-    return Quantity(name, predicted, measured, scale * max(1.0, abs(predicted)))
+    return Quantity(name, predicted, measured, max(scale * max(size, abs(predicted)), LEAST))
 
 
 def free_solve(problem: Any, *arguments: Any, **options: Any) -> Solution:
     """`ufm.solve` as every theorem uses it: all features free, for none may be given the collapse that it claims."""
     return solve(problem, *arguments, eliminate=False, **options)
+
+
+def converged(solution: Solution, what: str = "the solve") -> Solution:
+    """``solution``, if its solve converged; a claim about critical points reads no other.
+
+    Raises:
+        Undecided: if it did not.
+    """
+    if int(solution.status) != Status.CONVERGED:
+        raise Undecided(f"{what} did not converge: {solution.status_name}, residual {float(solution.residual):.1e}")
+    return solution
 
 
 class Evidence:
@@ -72,12 +104,29 @@ class Evidence:
     """
 
     def __init__(self, problem: Any, seed: int = 0, starts: int = 1) -> None:
-        self.problem, self.seed, self.starts = problem, seed, starts
+        self.problem, self.seed, self.starts = widened(problem), seed, starts
 
     @functools.cached_property
     def solution(self) -> Solution:
-        """Best solution of the starts."""
-        return free_solve(self.problem, self.seed, starts=self.starts)
+        """Best solution of the starts, in float64 whatever JAX's default."""
+        with float64_scope():
+            return free_solve(self.problem, self.seed, starts=self.starts)
+
+    @property
+    def critical(self) -> Solution:
+        """The solution, for claims that hold at every critical point.
+
+        Raises:
+            Undecided: if the solve did not converge.
+        """
+        return converged(self.solution)
+
+    def again(self) -> Evidence:
+        """The evidence of another random start, solved to the last digits."""
+        other = Evidence(self.problem, self.seed + 1)
+        with float64_scope():
+            other.solution = free_solve(self.problem, other.seed, SHARPEST, starts=self.starts)
+        return other
 
     @functools.cached_property
     def certificate(self) -> Certificate:
@@ -93,6 +142,38 @@ class Evidence:
     def gap(self) -> float:
         """Certified gap; infinite when there is no bound."""
         return float(self.certificate.gap)
+
+    @property
+    def rounding(self) -> float:
+        """What rounding may add to the gap and to the value."""
+        return float(self.certificate.rounding)
+
+    @property
+    def doubt(self) -> str:
+        """Why the solution is not certified as a global minimizer; empty where it is."""
+        if not self.gap <= CERTIFIED * abs(self.value) + self.rounding:
+            return f"certified gap {self.gap:.1e} only, the value being {self.value:.1e}"
+        if not self.rounding <= HIDDEN * abs(self.value):
+            return f"rounding of {self.rounding:.1e} hides a value of {self.value:.1e}"
+        return ""
+
+    def certified(self, what: str) -> Evidence:
+        """This evidence, if its solution is certified: for the second problem of a claim, ``what`` in words.
+
+        Raises:
+            Undecided: if it is not.
+        """
+        if self.doubt:
+            raise Undecided(f"{what}: {self.doubt}")
+        return self
+
+    @functools.cached_property
+    def samples(self) -> Params:
+        """The solution with the feature of every sample (d, N), shared by the samples of a class or not."""
+        x = self.solution.params
+        if self.problem.features == "per_sample":
+            return x
+        return Params(x.W, np.repeat(np.asarray(x.H), self.problem.counts, axis=1), x.b)
 
     @functools.cached_property
     def collapse(self) -> Collapse:
@@ -126,8 +207,11 @@ class Theorem:
         formula: for the objective of `ufm.Problem`.
         hypotheses: in words.
         inside: whether a problem of type ``about`` satisfies the hypotheses; see `applies`.
+        classifier: ``"free"`` where the classifier must be a variable, ``"any"`` where it may be fixed, too.
+        case: which of its cases the theorem predicts for a problem; where that or ``inside`` changes is a threshold.
         claim: quantities predicted and measured; the first one is the headline.
-        minimum: whether the claim speaks of the global minimum, so that a verdict needs a certificate.
+        minimum: whether the claim speaks of the global minimum, so that a verdict needs a certificate. If not, the
+            claim itself reads only what has converged (`Evidence.critical`).
         recorded: the verdict known for the theorem as a whole.
         draw: a random problem, inside the hypotheses or not (see `_draw.Family`).
         most: bound on the instances of a run, where one of them takes long.
@@ -145,11 +229,25 @@ class Theorem:
     recorded: Verdict = Verdict.HOLDS
     draw: Callable[[np.random.Generator], Any] | None = None
     most: int | None = None
-    about: type = Linear
+    about: tuple[type[Model], ...] = (Linear,)
+    case: Callable[[Any], Any] = lambda problem: None
+
+    def speaks_of(self, problem: Any) -> bool:
+        """Whether the model of ``problem`` is one that the theorem is about."""
+        return type(problem.model) in self.about
+
+    def lacks(self, problem: Any) -> str:
+        """What ``problem`` does not have, in words."""
+        model = "" if self.speaks_of(problem) else f"{' or '.join(m.kind for m in self.about)}: "
+        return f"needs {model}{self.hypotheses}"
 
     def applies(self, problem: Any) -> bool:
         """Whether ``problem`` satisfies the hypotheses."""
-        return isinstance(problem.model, self.about) and self.inside(problem)
+        return self.speaks_of(problem) and bool(self.inside(problem))
+
+    def too_near(self, problem: Any) -> str:
+        """Which number of ``problem`` is too near a threshold of the theorem to tell, and how near; empty for none."""
+        return distance_to_threshold(problem, lambda p: (inside := self.applies(p), self.case(p) if inside else None))
 
 
 @dataclass(frozen=True)
@@ -174,6 +272,7 @@ class Finding:
         verdict: what was found.
         recorded: the verdict on record, or None where there is none.
         reason: why, when it does not simply hold.
+        certified: whether the solution is certified as a global minimizer.
     """
 
     theorem: Theorem
@@ -184,6 +283,7 @@ class Finding:
     recorded: Verdict | None
     reason: str = ""
     note: str = ""
+    certified: bool = False
 
     @property
     def worst(self) -> Quantity | None:
@@ -207,9 +307,11 @@ def check(
 ) -> Finding:
     """Judge a theorem on a problem.
 
-    A claim about the global minimum *holds* when every quantity agrees at a certified minimiser. It is
-    *refuted* when one disagrees at a certified minimiser, or when the solver found a value below the
-    claimed minimum, which needs no certificate. Otherwise the run is inconclusive.
+    A claim about the global minimum *holds* when every quantity agrees at a certified minimizer. It is
+    *refuted* when the minimum disagrees with the certified one, when another quantity disagrees at a certified
+    minimizer and by the same number at that of another random start, or when the solver found a value below the
+    claimed minimum, which needs no certificate. Otherwise the run is inconclusive, and so is one on a problem that
+    lies too near a threshold of the theorem. Everything is computed in float64, whatever JAX's default.
 
     Args:
         theorem: one of `ufm.atlas.THEOREMS`, or one's own.
@@ -218,31 +320,74 @@ def check(
         recorded: the verdict to compare with (`Finding.as_recorded`).
         note: kept in the finding.
 
-    >>> import jax; jax.config.update("jax_enable_x64", True)
+    Raises:
+        InputError: for what is no single problem, or a loss that breaks its promises.
+
     >>> import ufm
     >>> problem = ufm.Problem(4, 5, 2, loss=ufm.losses.BCE(), decay=ufm.Decay(5e-3, 1e-3, 0.5))
     >>> evidence, theorems = ufm.atlas.Evidence(problem), ufm.atlas.THEOREMS
     >>> [ufm.atlas.check(theorems[t], problem, evidence).verdict.value for t in ("li2025/2", "li2025/2-corrected")]
     ['refuted', 'holds']
     """
+    require_one(problem)
     finding = functools.partial(Finding, theorem, problem, recorded=recorded, note=note)
-    if not theorem.applies(problem):
-        return finding([], None, Verdict.OUTSIDE, reason=f"needs {theorem.hypotheses}")
-    evidence = evidence or Evidence(problem)
+    with float64_scope():
+        problem = widened(problem)
+        if not theorem.applies(problem):
+            return finding([], None, Verdict.OUTSIDE, reason=theorem.lacks(problem))
+        if near := theorem.too_near(problem):
+            return finding([], None, Verdict.INCONCLUSIVE, reason=near)
+        evidence = evidence or Evidence(problem)
+        try:
+            quantities, gap, verdict, reason = _judge(theorem, problem, evidence)
+        except Undecided as undecided:
+            return finding([], None, Verdict.INCONCLUSIVE, reason=str(undecided))
+    return finding(quantities, gap, verdict, reason=reason, certified=gap is not None and not evidence.doubt)
+
+
+def require_one(problem: Any) -> None:
+    """Raise `InputError` unless ``problem`` is one problem, not a batch of them.
+
+    >>> import numpy as np, ufm
+    >>> ufm.verify(ufm.Problem(3, 4, 1, decay=ufm.Decay(np.array([0.1, 0.2]))))
+    Traceback (most recent call last):
+        ...
+    ufm._base.InputError: problem.decay.W.shape = (2,): must be (), one problem at a time
+    """
+    require(isinstance(problem, Problem), "problem", type(problem).__name__, "a ufm.Problem")
+    require_single(problem)
+
+
+def _judge(theorem: Theorem, problem: Any, evidence: Evidence) -> tuple[Sequence[Quantity], float | None, Verdict, str]:
+    """Quantities, gap, verdict and reason of a theorem inside its hypotheses; see `check`."""
+    problem.loss.check(problem.classes)
     quantities = list(theorem.claim(problem, evidence))
     wrong = [q for q in quantities if q.residual > 1.0]
-    named = ", ".join(f"{q.name} {q.measured:.6g} instead of {q.predicted:.6g}" for q in wrong[:3])
     if not theorem.minimum:
-        return finding(quantities, None, Verdict.REFUTED if wrong else Verdict.HOLDS, reason=named)
-    gap = evidence.gap
-    if gap <= CERTIFIED * max(1.0, abs(evidence.value)):
-        return finding(quantities, gap, Verdict.REFUTED if wrong else Verdict.HOLDS, reason=named)
-    lower = [q for q in wrong if q.name == "minimum" and q.measured < q.predicted]
-    if lower:
-        return finding(quantities, gap, Verdict.REFUTED, reason=f"a point lies below the claimed minimum: {named}")
-    return finding(
-        quantities, gap, Verdict.INCONCLUSIVE, reason=f"certified gap {gap:.1e} only" + (f"; {named}" if wrong else "")
-    )
+        return quantities, None, Verdict.REFUTED if wrong else Verdict.HOLDS, _named(wrong)
+    gap, doubt = evidence.gap, evidence.doubt
+    if any(q.name == "minimum" and q.measured < q.predicted for q in wrong):
+        below = "" if not doubt else "a point lies below the claimed minimum: "
+        return quantities, gap, Verdict.REFUTED, below + _named(wrong)
+    if doubt:
+        return quantities, gap, Verdict.INCONCLUSIVE, doubt + (f"; {_named(wrong)}" if wrong else "")
+    if not wrong or any(q.name == "minimum" for q in wrong):
+        return quantities, gap, Verdict.REFUTED if wrong else Verdict.HOLDS, _named(wrong)
+    # The gap certifies the value alone: in a flat direction the point may lie far from the minimizer all the same, by
+    # an error that another solve does not repeat.
+    other = evidence.again().certified("another solve")
+    second = list(theorem.claim(problem, other))
+    if all(q.residual <= 1.0 for q in second):
+        return second, other.gap, Verdict.HOLDS, ""
+    found = {q.name: q.measured for q in second}
+    same = [q for q in wrong if abs(q.measured - found.get(q.name, np.inf)) <= REPEATED * abs(q.measured - q.predicted)]
+    if same:
+        return quantities, gap, Verdict.REFUTED, _named(same)
+    return quantities, gap, Verdict.INCONCLUSIVE, f"a flat minimum: another solve does not repeat {_named(wrong)}"
+
+
+def _named(wrong: Sequence[Quantity]) -> str:
+    return ", ".join(f"{q.name} {q.measured:.6g} instead of {q.predicted:.6g}" for q in wrong[:3])
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,20 @@ import numpy as np
 from jax import Array
 
 from ufm._base import nearest, require
+from ufm.atlas._claims import weight
 from ufm.atlas._core import CERTIFIED, Evidence
-from ufm.atlas.hong2024 import MERGED, weight
+from ufm.atlas.hong2024 import MERGED
 from ufm.losses import BCE, CE, MSE, Custom
 from ufm.problem import Decay, Problem
+from ufm.solvers import answered
+from ufm.sweeps._lane import parts, smallest
 from ufm.theory import Regime
 from ufm.theory.minimizer import symmetric_minimizer
 
 COARSE = 8
 """Steps of a lattice between predictions that are always made: a region narrower than that may be missed."""
+UNCONVERGED = "unconverged"
+"""In place of a regime where a solve did not end at a solution (`ufm.solvers.answered`)."""
 MARGIN = 0.02
 """A point may lie on the wrong side of a predicted line by this much in the logarithm of either axis."""
 
@@ -32,7 +37,7 @@ class Point:
     Attributes:
         x: first hyper-parameter.
         y: second one.
-        measured: regime of the certified solution.
+        measured: regime of the solution, `UNCONVERGED` where the solve did not end at one.
         predicted: regimes that the theory gives within `MARGIN` of the point.
         gap: certified gap over ``max(1, f)``.
     """
@@ -45,8 +50,8 @@ class Point:
 
     @property
     def certified(self) -> bool:
-        """Whether the solution is known to be global."""
-        return self.gap <= CERTIFIED
+        """Whether the solve ended at a solution that is known to be global."""
+        return self.measured != UNCONVERGED and self.gap <= CERTIFIED
 
     @property
     def wrong(self) -> bool:
@@ -132,7 +137,10 @@ class Diagram:
             near = tuple(
                 dict.fromkeys(self.predicted(self.problem(at[0] * s, at[1] * t)) for s in steps for t in steps)
             )
-            point = Point(*at, self.measured(evidence), near, evidence.gap / max(1.0, abs(evidence.value)))
+            certificate = evidence.certificate
+            ended = answered(int(evidence.solution.status), evidence.value, evidence.gap, float(certificate.rounding))
+            measured = self.measured(evidence) if ended else UNCONVERGED
+            point = Point(*at, measured, near, evidence.gap / max(1.0, abs(evidence.value)))
             done.append(point)
             if progress:
                 progress(len(done), len(grid))
@@ -146,22 +154,23 @@ class Diagram:
 
 # Balanced problems: zero, etf, mean-shifted over (decay_b, decay_W) --------------------------------
 
-TINY = 1e-5
+
+def _parts(evidence: Evidence) -> tuple[bool, bool]:
+    """Whether the rows of the measured classifier share a mean, and whether they differ."""
+    solution = evidence.solution
+    shifted, split = parts(evidence.problem, solution.params.W, evidence.value, smallest(solution))
+    return bool(shifted), bool(split)
 
 
 def _regime(evidence: Evidence) -> str:
-    """From the measured classifier alone: its mean row, and what is left of it."""
-    W = np.asarray(evidence.solution.params.W)
-    mean = W.mean(axis=0)
-    shifted = np.linalg.norm(mean) * np.sqrt(W.shape[0]) > TINY
-    split = np.linalg.norm(W - mean) > TINY
+    shifted, split = _parts(evidence)
     if shifted:
         return "mean-shifted" if split else "mean only"
     return "etf" if split else "zero"
 
 
 def _predicted_regime(problem: Problem) -> str:
-    found, _, _ = symmetric_minimizer(problem)
+    found = symmetric_minimizer(problem).reduction
     return "mean only" if found.regime == Regime.MEAN_SHIFTED and found.gap == 0 else Regime(int(found.regime)).label
 
 
@@ -216,10 +225,9 @@ def _merging_regime(problem: Problem) -> str:
 
 
 def _merging_measured(evidence: Evidence) -> str:
-    W = np.asarray(evidence.solution.params.W)
-    if np.linalg.norm(W) < 1e-4:
+    if not any(_parts(evidence)):
         return "zero"
-    rows = W[LARGE:]
+    rows = np.asarray(evidence.solution.params.W)[LARGE:]
     return "merged" if np.linalg.norm(rows - rows[0], axis=1).max() < MERGED else "apart"
 
 

@@ -131,7 +131,11 @@ def run_trials(
     for i, theorem in enumerate(chosen):
         family = theorem.draw.quick() if quick and isinstance(theorem.draw, Family) else theorem.draw
         rng = np.random.default_rng([seed, zlib.crc32(theorem.id.encode())])
-        found = draw(family, theorem.applies, min(instances, theorem.most or instances), rng)  # type: ignore[arg-type]
+
+        def decidable(problem: Any, theorem: Theorem = theorem) -> bool:
+            return theorem.applies(problem) and not theorem.too_near(problem)
+
+        found = draw(family, decidable, min(instances, theorem.most or instances), rng)  # type: ignore[arg-type]
         for kind in ("inside", "boundary", "outside"):
             for problem in getattr(found, kind):
                 tasks.setdefault(structure_of(problem), []).append((i, kind, problem))

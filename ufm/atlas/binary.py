@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import expit, softmax
+from scipy.special import log_expit, log_softmax, logsumexp
 
-from ufm.atlas._claims import strength
+from ufm.atlas._claims import lowest, strength
 from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
 from ufm.atlas._draw import SHAPES, Family
 from ufm.atlas.zhu2021 import is_balanced
@@ -23,12 +23,11 @@ def one_neuron_problem(problem: Problem) -> Problem:
 
 
 def _equivalence(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
-    single = Evidence(one_neuron_problem(problem), evidence.seed)
+    single = Evidence(one_neuron_problem(problem), evidence.seed).certified("the problem with one neuron")
     two, one = evidence.solution.params, single.solution.params
     difference = two.W[0] - two.W[1]
     quantities = [
-        quantity("minimum", single.value, evidence.value, 1e-9),
-        quantity("certified gap with one neuron", 0.0, single.gap, 1e-9),
+        lowest(evidence, single.value),
         quantity("||w_1 - w_2||", float(jnp.linalg.norm(one.W[0])), float(jnp.linalg.norm(difference))),
     ]
     if problem.bias == "per_class":
@@ -42,22 +41,31 @@ EQUIVALENCE = Theorem(
     statement="Two-class CE equals one-neuron logistic loss with w = w_1 - w_2, b = b_1 - b_2 and their decays halved.",
     formula="CE(decay_W, decay_H, decay_b) = logistic(decay_W/2, decay_H, decay_b/2)",
     hypotheses="CE, K = 2, bias per class or none",
-    inside=lambda p: isinstance(p.loss, CE) and p.classes == 2 and p.classifier is None and p.bias != "unified",
+    inside=lambda p: isinstance(p.loss, CE) and p.classes == 2 and p.bias != "unified",
     claim=_equivalence,
     draw=Family(lambda rng: CE(), ((2, 3, 4), (2, 3, (5, 2))), ("per_class", "none")),
 )
 
 
+def outputs_of(mu: float, classes: int) -> tuple[float, float]:
+    """``((K-1) mu, mu)``: what is missing from 1 at the true class, and the output elsewhere."""
+    return (classes - 1) * mu, mu
+
+
 def _outputs(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
-    """Probabilities at the solution, from its logits by NumPy; mu alone predicts them."""
-    mu, K = strength(problem), problem.classes
+    """Logarithms of probabilities at the solution, from its logits by SciPy; mu alone predicts them."""
+    missing, other = outputs_of(strength(problem), problem.classes)
     Z = np.asarray(problem.logits(evidence.solution.params))
-    true = np.arange(K)[:, None] == problem.labels[None, :]
-    outputs = expit(Z) if isinstance(problem.loss, BCE) else softmax(Z, axis=0)
+    true = np.arange(problem.classes)[:, None] == problem.labels[None, :]
+    if isinstance(problem.loss, BCE):
+        elsewhere, missed = log_expit(Z[~true]), log_expit(-Z[true])
+    else:
+        logs = log_softmax(Z, axis=0)
+        elsewhere, missed = logs[~true], logsumexp(np.where(true, -np.inf, logs), axis=0)
     return [
-        quantity("log of 1 - output at the true class", np.log((K - 1) * mu), np.log((1 - outputs[true]).mean()), 1e-6),
-        quantity("log of the output elsewhere", np.log(mu), np.log(outputs[~true].mean()), 1e-6),
-        quantity("spread of the outputs elsewhere, relative", 0.0, np.ptp(outputs[~true]) / mu, 1e-6),
+        quantity("log of 1 - output at the true class", np.log(missing), missed.mean(), 1e-6),
+        quantity("log of the output elsewhere", np.log(other), elsewhere.mean(), 1e-6),
+        quantity("spread of the outputs elsewhere, relative", 0.0, np.ptp(elsewhere), 1e-6),
     ]
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from jax import Array
 from scipy.optimize import minimize
 
-from ufm.atlas._claims import near, random_for, yes
-from ufm.atlas._core import CERTIFIED, Evidence, Quantity, Theorem, quantity
+from ufm.atlas._claims import balanced_factors, near, random_for, weight, yes
+from ufm.atlas._core import Evidence, Quantity, Theorem, Undecided, quantity
 from ufm.atlas._draw import Family, Shape
-from ufm.atlas.hong2024 import MERGED, weight
+from ufm.atlas.hong2024 import MERGED
 from ufm.losses import CE, Custom
 from ufm.problem import Problem
 
@@ -73,6 +73,8 @@ def least_loss_within(
         return float(share @ (total - np.diag(Z))), np.concatenate([g.ravel() for g in slopes])
 
     end = minimize(loss, rng.normal(size=2 * K * d), jac=True, method="BFGS", options={"gtol": 1e-10, "maxiter": 5000})
+    if not np.linalg.norm(end.jac) <= DIRECT**2:
+        raise Undecided(f"the solve within the norms stopped at a gradient of {np.linalg.norm(end.jac):.1e}")
     return float(end.fun), on_sphere(end.x[: K * d].reshape(K, d), norm_W)
 
 
@@ -84,13 +86,13 @@ def _spread(problem: Problem, W: np.ndarray) -> float:
 
 def _minority(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     model = layer_peeled(problem)
-    peeled = Evidence(model, evidence.seed)
-    x = peeled.solution.params
-    norms = [float(np.linalg.norm(a)) for a in (x.W, x.H)]
+    peeled = Evidence(model, evidence.seed).certified("the layer-peeled model")
+    x = peeled.critical.params
+    factors = balanced_factors(model, x)
+    norms = [float(np.linalg.norm(a)) for a in factors]
     merged = merging_ratio(problem) <= 1
     quantities = [
-        yes("minority classes share one w", merged, _spread(problem, np.asarray(x.W)) < MERGED),
-        quantity("certified gap of the layer-peeled model", 0.0, max(peeled.gap, 0.0), CERTIFIED),
+        yes("minority classes share one w", merged, _spread(problem, factors[0]) < MERGED),
     ]
     if min(norms) > SMALL:
         found, W = least_loss_within(problem, norms[0], norms[1], random_for(problem, evidence.seed))

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ufm.atlas._claims import near, yes
-from ufm.atlas._core import Evidence, Quantity, Theorem, free_solve, quantity
+from ufm.atlas._claims import ZERO, balanced_factors, lowest, near, size_of_factors, weight, yes
+from ufm.atlas._core import Evidence, Quantity, Theorem, converged, free_solve, quantity
 from ufm.atlas._draw import Family, Shape
 from ufm.losses import CE
-from ufm.problem import Problem
+from ufm.problem import Params, Problem
 from ufm.theory import certify
 
 PAPER = "Hong & Ling 2024"
@@ -21,11 +21,6 @@ MERGED = 1e-5
 
 def _imbalanced(problem: Problem) -> bool:
     return isinstance(problem.loss, CE) and not problem.balanced and problem.dim >= problem.classes
-
-
-def weight(problem: Problem) -> float:
-    """``sqrt(decay_W decay_H)``."""
-    return float(np.sqrt(float(problem.decay.W) * float(problem.decay.H)))
 
 
 def merging(problem: Problem) -> dict[int, float]:
@@ -65,7 +60,7 @@ def collapse_ratio(problem: Problem) -> float:
 
 
 def _row_distance(problem: Problem, evidence: Evidence, count: int) -> float:
-    W = np.asarray(evidence.solution.params.W)
+    W, _ = balanced_factors(problem, evidence.solution.params)
     rows = W[problem.counts == count]
     return float(np.linalg.norm(rows - rows[0], axis=1).max()) / max(float(np.linalg.norm(W, axis=1).max()), 1.0)
 
@@ -90,7 +85,7 @@ MERGING = Theorem(
 
 
 def _vanishes(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
-    zero = float(np.linalg.norm(np.asarray(evidence.solution.params.W))) < 1e-4
+    zero = size_of_factors(problem, evidence) < ZERO
     quantities = [yes("W and H are zero", collapse_ratio(problem) <= 1, zero)]
     sizes, repeats = np.unique(problem.counts, return_counts=True)
     if repeats[-1] > 1:
@@ -111,12 +106,19 @@ TOTAL = Theorem(
 )
 
 
+def convex_value(problem: Problem, params: Params) -> float:
+    """``1/N sum CE(x_i + b) + sqrt(decay_W decay_H) ||X diag(sqrt m)||_* + decay_b/2 ||b||^2`` at ``X = W H``."""
+    Y = np.asarray(params.W) @ np.asarray(params.H) * np.sqrt(problem.multiplicity)
+    bias = 0.0 if params.b is None else 0.5 * float(problem.decay.b) * float(np.sum(np.asarray(params.b) ** 2))
+    return float(problem.risk(problem.logits(params))) + weight(problem) * float(np.linalg.norm(Y, "nuc")) + bias
+
+
 def _witness(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
-    lifted = free_solve(problem, solver="lifted")
+    lifted = converged(free_solve(problem, solver="lifted"), "the convex solver")
     logits = np.asarray(problem.logits(evidence.solution.params))
     distance = np.abs(np.asarray(problem.logits(lifted.params)) - logits).max()
     return [
-        quantity("minimum", float(lifted.value), evidence.value, 1e-9),
+        lowest(evidence, convex_value(problem, lifted.params)),
         quantity("distance of the logits of both solvers", 0.0, distance, 1e-4),
         quantity("certified gap of the convex solver", 0.0, float(certify(problem, lifted.params).gap), 1e-8),
     ]

@@ -15,11 +15,14 @@ from scipy.special import expit, logit
 
 from ufm import geometry
 from ufm.atlas._claims import (
+    ZERO,
     equivalent_decay_b,
     gradient,
+    lowest,
     minimum,
     near,
     random_for,
+    size_of_factors,
     strength,
     symmetric_logits,
     yes,
@@ -43,13 +46,17 @@ def _centred(problem: Problem) -> bool:
 # Equation 3: when the bias separates ---------------------------------------------------------
 
 
+def separation(gap: float, decay_b: float, classes: int) -> float:
+    """Left over right side of Eq. 3 at gap ``a = s rho/(K-1)``: the bias separates the scores above 1."""
+    return float((decay_b * gap + 1.0 / (2 * (classes - 1))) * (1.0 + np.exp(gap)))
+
+
 def _eq_3(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     """Both sides from the measured solution: rho = ||W||^2 on the left, the scores and the bias on the right."""
     K = problem.classes
     rho = float(np.sum(np.asarray(evidence.solution.params.W) ** 2))
-    s = float(np.sqrt(float(problem.decay.W) / (problem.counts[0] * float(problem.decay.H))))
-    side = float(problem.decay.b) * s * rho / (K - 1) + 1.0 / (2 * (K - 1))
-    separates = side * (1.0 + np.exp(s * rho / (K - 1))) > 1.0
+    s = float(1.0 / (np.sqrt(problem.counts[0]) * float(problem.decay.ratio)))
+    separates = separation(s * rho / (K - 1), float(problem.decay.b), K) > 1.0
     # z = w'h + b: a positive is recognised when z > 0, a negative when z < 0.
     bias, scores = evidence.bias, evidence.scores
     measured = scores["positive"]["min"] + bias.min() > 0 > scores["negative"]["max"] + bias.max()
@@ -58,8 +65,7 @@ def _eq_3(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
 
 def _eq_3_decided(problem: Problem) -> bool:
     a = closed_forms.bce_centred(strength(problem), problem.classes, float(problem.decay.b)).gap
-    K = problem.classes
-    return not near((float(problem.decay.b) * a + 1.0 / (2 * (K - 1))) * (1.0 + np.exp(a)))
+    return not near(separation(a, float(problem.decay.b), problem.classes))
 
 
 EQ_3 = Theorem(
@@ -92,36 +98,52 @@ def _collapsed(problem: Problem, rng: np.random.Generator) -> Params:
     return Params(W, H, np.full(problem.classes, rng.normal()))
 
 
+def bias_gradient(problem: Problem, point: Params) -> np.ndarray:
+    """Eqs. 20-21 at any point: ``mean(output_j - 1[y = j]) + decay_b b_j`` (K,), softmax for CE, sigmoids for BCE."""
+    Z = point.W @ point.H + point.b[:, None]
+    output = expit(Z) if isinstance(problem.loss, BCE) else np.exp(Z - np.logaddexp.reduce(Z, axis=0))
+    target = np.arange(problem.classes)[:, None] == problem.labels[None, :]
+    return np.asarray((output - target).mean(axis=1) + float(problem.decay.b) * point.b)
+
+
+def bias_slope(p: float, q: float, classes: int) -> float:
+    """Eq. 21 at collapse, without the decay: ``((K-1) sigma(q) - sigma(-p))/K``."""
+    return float(((classes - 1) * expit(q) - expit(-p)) / classes)
+
+
 def _bias_gradients(problem: Problem, evidence: Evidence) -> tuple[Params, np.ndarray, list[Quantity]]:
     """A collapsed point, the gradient of the loss in its biases, and Eqs. 20-21 at a point without structure."""
     rng = random_for(problem, evidence.seed)
     point = _collapsed(problem, rng)
     W, H = rng.normal(size=(problem.classes, problem.dim)), rng.normal(size=(problem.dim, problem.columns))
     anywhere = Params(W, H, rng.normal(size=problem.classes))
-    Z = W @ H + anywhere.b[:, None]
-    probability = expit(Z) if isinstance(problem.loss, BCE) else np.exp(Z - np.logaddexp.reduce(Z, axis=0))
-    target = np.arange(problem.classes)[:, None] == problem.labels[None, :]
-    formula = (probability - target).mean(axis=1) + float(problem.decay.b) * anywhere.b
+    formula = bias_gradient(problem, anywhere)
     points = [jax.tree.map(jnp.asarray, p) for p in (point, anywhere)]
     collapsed, general = (np.asarray(gradient(problem, p).b) for p in points)
-    general_case = quantity("bias gradient at a random point: distance", 0.0, np.abs(general - formula).max(), 1e-12)
+    distance, size = np.abs(general - formula).max(), _size_of_bias_force(problem, anywhere)
+    general_case = quantity("bias gradient at a random point: distance", 0.0, distance, 1e-12, size)
     return point, collapsed - float(problem.decay.b) * point.b, [general_case]
 
 
+def _size_of_bias_force(problem: Problem, point: Params) -> float:
+    """Of the terms of the bias gradient: probabilities and ``decay_b b``."""
+    return max(1.0, float(problem.decay.b) * float(np.abs(point.b).max()))
+
+
 def _eq_20(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
-    _, found, general = _bias_gradients(problem, evidence)
-    return [quantity("largest bias gradient of the loss at collapse", 0.0, np.abs(found).max(), 1e-12), *general]
+    point, found, general = _bias_gradients(problem, evidence)
+    size = _size_of_bias_force(problem, point)
+    return [quantity("largest bias gradient of the loss at collapse", 0.0, np.abs(found).max(), 1e-12, size), *general]
 
 
 def _eq_21(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     point, found, general = _bias_gradients(problem, evidence)
-    K = problem.classes
-    scores = point.W @ point.H + point.b[:, None]
-    p, q = scores[0, 0], scores[1, 0]
-    predicted = ((K - 1) * expit(q) - expit(-p)) / K
+    logits = point.W @ point.H + point.b[:, None]
+    predicted = bias_slope(logits[0, 0], logits[1, 0], problem.classes)
+    size = _size_of_bias_force(problem, point)
     return [
-        quantity("mean bias gradient of the loss at collapse", predicted, found.mean(), 1e-12),
-        quantity("its spread over classes", 0.0, np.ptp(found), 1e-12),
+        quantity("mean bias gradient of the loss at collapse", predicted, found.mean(), 1e-12, size),
+        quantity("its spread over classes", 0.0, np.ptp(found), 1e-12, size),
         *general,
     ]
 
@@ -168,7 +190,7 @@ def boundary_decay_b(mu: float, classes: int) -> float:
 def _mean_mode(evidence: Evidence) -> float:
     """``c = 1'Xbar 1/K`` of the measured class scores."""
     x, problem = evidence.solution.params, evidence.problem
-    return float(np.sum(np.asarray(x.W) @ np.asarray(x.H)) / problem.counts[0] / problem.classes)
+    return float(np.sum(np.asarray(x.W) @ (np.asarray(x.H) * problem.multiplicity)) / problem.samples)
 
 
 def _boundary(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
@@ -177,7 +199,7 @@ def _boundary(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     c = _mean_mode(evidence)
     quantities = [yes("the features share a mean", decay_b > edge, abs(c) > 1e-6)]
     if decay_b > edge:
-        predicted = -logit((K - 2) * mu) + (K - 1) * logit(2.0 * mu) + K * mu / decay_b
+        predicted = closed_forms.bce_mean_shifted(mu, K, decay_b).shift
         quantities.append(quantity("mean mode c", predicted, c))
     return quantities
 
@@ -220,9 +242,9 @@ def _merged(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     K, mu = problem.classes, strength(problem)
     predicted = closed_forms.bce(mu, K, equivalent_decay_b(problem))
     return [
-        quantity("minimum", minimum(problem, predicted), evidence.value, 1e-9),
+        lowest(evidence, minimum(problem, predicted)),
         quantity("mean mode c", predicted.shift, _mean_mode(evidence), 1e-6),
-        yes("W and H are zero", predicted.shift == 0, float(np.linalg.norm(evidence.solution.params.W)) < 1e-4),
+        yes("W and H are zero", predicted.shift == 0, size_of_factors(problem, evidence) < ZERO),
         *symmetric_logits(problem, evidence, predicted)[1:],
     ]
 
@@ -231,10 +253,12 @@ MERGED = Theorem(
     id="li2025/merged",
     source=f"{PAPER}, beyond Thm 2 (this package)",
     statement="K mu >= 1 merges all classes of BCE: at zero, or at one shared nonzero feature where decay_b |b| > mu.",
-    formula="a = 0; c = K (logit(1/K + mu) + mu/decay_b) where decay_b |b0| > mu at the bias b0 of W = H = 0",
+    formula="a = 0; c = K (logit(1/K + mu) + mu/decay_b) where decay_b |b0| > mu at the bias b0 of W = H = 0; "
+    "without bias c = K logit(1/K + mu) where K mu < (K-2)/2",
     hypotheses="BCE, balanced, d >= K > 2, K mu >= 1, any bias mode",
     inside=lambda p: is_bce(p, 0) and p.classes > 2 and not separates(p),
     claim=_merged,
+    case=lambda p: closed_forms.bce(strength(p), p.classes, equivalent_decay_b(p)).shift == 0,
     draw=Family(lambda rng: BCE(), WIDE, ("per_class", "unified", "none"), decay_b=(1e-2, 10.0), strength=(0.8, 4.0)),
 )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ufm import geometry
-from ufm.atlas._claims import equivalent_decay_b, etf_geometry, strength, symmetric_logits
+from ufm.atlas._claims import equivalent_decay_b, etf_geometry, nonzero, strength, symmetric_logits
 from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
 from ufm.atlas._draw import WIDE, Family
 from ufm.atlas.zhu2021 import is_balanced
@@ -46,6 +46,11 @@ WITH_BIAS = Theorem(
 )
 
 
+def frame_size(mu: float, classes: int) -> float:
+    """``1 - K mu/2``: half the loss with target 1 has ``X = (1 - K mu_half) I``; ours is twice that."""
+    return max(0.0, 1.0 - classes * mu / 2.0)
+
+
 def _frame(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     x = evidence.solution.params
     identity = np.eye(problem.classes)
@@ -54,9 +59,8 @@ def _frame(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
         "NC1": evidence.collapse.nc1,
     }
     shape = [quantity(name, 0.0, float(value), 1e-6) for name, value in distances.items()]
-    # Half the loss with target 1 has X = (1 - K mu_half) I; ours is twice that, so mu_half = mu/2.
-    size = max(0.0, 1.0 - problem.classes * strength(problem) / 2.0)
-    return [quantity("positive score", size, evidence.scores["positive"]["mean"]), *shape]
+    size = frame_size(strength(problem), problem.classes)
+    return [quantity("positive score", size, evidence.scores["positive"]["mean"]), *shape, nonzero(problem, evidence)]
 
 
 NO_BIAS = Theorem(
@@ -89,6 +93,7 @@ DECAYED_BIAS = Theorem(
     hypotheses="MSE, balanced, d >= K",
     inside=_mse,
     claim=_decayed,
+    case=lambda p: (_predicted(p).gap > 0, _predicted(p).shift == 0),
     draw=Family(_rescaled, WIDE, ("per_class", "unified", "none"), strength=(0.01, 10.0), decay_b=(1e-3, 10.0)),
 )
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from ufm.atlas._claims import near, random_for, strength, yes
-from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
+from ufm.atlas._core import WITH_ANY_CLASSIFIER, Evidence, Quantity, Theorem, quantity
 from ufm.atlas._draw import SHAPES, Family
 from ufm.atlas.zhu2021 import is_balanced
 from ufm.losses import BCE, CE
@@ -27,6 +27,11 @@ def unified_threshold(positive: float, negative: float, classes: int) -> float:
     return float(negative + np.logaddexp(lead, root) - np.log(2.0))
 
 
+def least_gap(classes: int) -> float:
+    """``log(2K - 3)``: the best threshold lies between negative and positive scores if these differ by more."""
+    return float(np.log(2 * classes - 3))
+
+
 def _threshold(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     """From measured scores to the threshold that was learned, in the paper's sign z = w'h - b."""
     K, scores = problem.classes, evidence.scores
@@ -34,13 +39,13 @@ def _threshold(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     b = -float(evidence.bias[0])
     return [
         quantity("learned threshold", unified_threshold(B, A, K), b, 1e-6),
-        yes("A < b < B", np.log(2 * K - 3) < B - A, A < b < B),
+        yes("A < b < B", least_gap(K) < B - A, A < b < B),
     ]
 
 
 def _decided(problem: Problem) -> bool:
     a = closed_forms.bce_centred(strength(problem), problem.classes, 0.0).gap
-    return not near(np.exp(a) / (2 * problem.classes - 3))
+    return not near(np.exp(a - least_gap(problem.classes)))
 
 
 COROLLARY_1 = Theorem(
@@ -96,6 +101,7 @@ NAIVE = Theorem(
     inside=lambda p: isinstance(p.loss, CE),
     claim=_naive,
     minimum=False,
+    about=WITH_ANY_CLASSIFIER,
     draw=Family(lambda rng: CE(), SHAPES),
 )
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ufm.atlas._claims import lowest
 from ufm.atlas._core import Evidence, Quantity, Theorem, Verdict, quantity
 from ufm.atlas._draw import WIDE, SphereFamily
 from ufm.losses import BCE, CE
@@ -25,7 +26,7 @@ def collapsed(problem: Problem, evidence: Evidence, predicted: Cosines) -> list[
     gamma, scores = float(problem.model.gamma), evidence.scores
     W = np.asarray(evidence.solution.params.W)
     quantities = [
-        quantity("minimum", predicted.value, evidence.value, 1e-9),
+        lowest(evidence, predicted.value),
         quantity("norm of the mean of the w_k, squared", predicted.mean, float(np.sum(W.mean(axis=0) ** 2)), 1e-6),
     ]
     for side, logit in (("positive", predicted.p), ("negative", predicted.q)):
@@ -53,7 +54,7 @@ NORMALISED_CE = Theorem(
     inside=lambda p: _balanced(p, CE) and (p.bias == "none" or float(p.decay.b) > 0),
     claim=_ce,
     draw=SphereFamily(lambda rng: CE(), WIDE, ("none", "per_class")),
-    about=Spheres,
+    about=(Spheres,),
 )
 
 
@@ -71,6 +72,12 @@ def _bce(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     return collapsed(problem, evidence, theory.bce(float(problem.model.gamma), problem.classes, stiffness))
 
 
+def _regime(problem: Problem) -> tuple[bool, bool]:
+    """Whether the classes are apart, and whether the classifier has a mean."""
+    found = theory.bce(float(problem.model.gamma), problem.classes, float(bias_stiffness(problem)))
+    return found.etf > 0, found.mean != 0
+
+
 NORMALISED_BCE = Theorem(
     id="rediscovering/normalised",
     source="Rediscovering BCE, L_bce-nu and L_bce-nd, read with a decayed bias",
@@ -81,18 +88,20 @@ NORMALISED_BCE = Theorem(
     claim=lambda p, e: collapsed(p, e, etf(p)),
     recorded=Verdict.REFUTED,
     draw=SphereFamily(lambda rng: BCE(), WIDE, ("per_class", "unified")),
-    about=Spheres,
+    about=(Spheres,),
 )
 NORMALISED_BCE_CORRECTED = Theorem(
     id="rediscovering/normalised-corrected",
     source="Rediscovering BCE, normalised losses, corrected (this package)",
     statement="Normalised BCE is minimised by the ETF iff the bias is cheap enough; beyond, all w_k share a mean.",
-    formula="ETF iff L|b| <= sigma(-p) + sigma(q), L = K decay_b (unified: decay_b); then (K-2) sigma(q) = 2 sigma(-p)",
+    formula="ETF iff (K-2) sigma(q) <= 2 sigma(-p) there, with a bias: L|b| <= sigma(-p) + sigma(q), L = K decay_b "
+    "(unified: decay_b); beyond, (K-2) sigma(q) = 2 sigma(-p)",
     hypotheses="normalised BCE, balanced, d >= K, any bias mode",
     inside=lambda p: _balanced(p, BCE),
     claim=_bce,
+    case=lambda p: _regime(p),
     draw=SphereFamily(lambda rng: BCE(), WIDE, ("per_class", "unified", "none")),
-    about=Spheres,
+    about=(Spheres,),
 )
 NORMALISED_FREE_BIAS = Theorem(
     id="rediscovering/normalised-1",
@@ -103,7 +112,7 @@ NORMALISED_FREE_BIAS = Theorem(
     inside=lambda p: _balanced(p, BCE) and p.bias != "none" and float(p.decay.b) == 0,
     claim=lambda p, e: collapsed(p, e, etf(p)),
     draw=SphereFamily(lambda rng: BCE(), WIDE, ("per_class", "unified"), decay_b=(0.0, 0.0)),
-    about=Spheres,
+    about=(Spheres,),
 )
 
 THEOREMS = (NORMALISED_CE,)

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ufm.atlas._claims import balanced_factors, weight
 from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
 from ufm.atlas._draw import Family
 from ufm.losses import CE
 from ufm.problem import Decay, Problem
 
 PAPER = "Thrampoulidis et al. 2022"
-STEP = 10.0
-"""Factor between the two decays that are compared."""
+STEP = 10.0**0.5
+"""Factor between each of the three decays that are compared and the next."""
+ROUNDING = 1e-6
+"""What a slope of two solutions may be off by: logits agree to 1e-7 (`quantity`), over log(STEP)."""
 
 
 def sel_matrix(problem: Problem) -> np.ndarray:
@@ -24,12 +27,7 @@ def sel_matrix(problem: Problem) -> np.ndarray:
 
 
 def _inside(problem: Problem) -> bool:
-    return (
-        isinstance(problem.loss, CE)
-        and problem.classifier is None
-        and problem.bias == "none"
-        and problem.dim >= problem.classes - 1
-    )
+    return isinstance(problem.loss, CE) and problem.bias == "none" and problem.dim >= problem.classes - 1
 
 
 def _svm(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
@@ -67,29 +65,49 @@ SVM = Theorem(
 )
 
 
-def _limit(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
-    """The path is ``Z = L Z_SEL + C + O(1/L)``, L = log(1/decay), so its slope is off by O(1/L^2) only.
+def _geometry(problem: Problem, evidence: Evidence) -> tuple[np.ndarray, ...]:
+    """Z (K, N), and the Gram matrices (K, K) of W and of the class means, both as large as Z.
 
-    C depends on the polar factor of Z, which feels C in turn: hence powers of 1/L and not of the decay.
+    A class of n samples enters the latter as a column ``sqrt(n) h``: the Gram matrix of all N features has its nonzero
+    eigenvalues, and an N x N matrix is never formed.
     """
-    decay = Decay(problem.decay.W / STEP, problem.decay.H / STEP, problem.decay.b)
-    lower = Evidence(dataclasses.replace(problem, decay=decay), evidence.seed)
-    first, second = (np.asarray(e.problem.logits(e.solution.params)) for e in (evidence, lower))
-    # Both decays fall by STEP, so sqrt(decay_W decay_H) does.
-    slope = (second - first) / np.log(STEP)
-    V, sizes, Ut = np.linalg.svd(sel_matrix(problem), full_matrices=False)
-    W, H = (np.asarray(x) for x in (lower.solution.params.W, lower.solution.params.H))
-    W1, H1 = (np.asarray(x) for x in (evidence.solution.params.W, evidence.solution.params.H))
-    r = np.sqrt(float(problem.decay.H) / float(problem.decay.W))
-    classifier = (W @ W.T - W1 @ W1.T) / np.log(STEP) / r
-    features = (H.T @ H - H1.T @ H1) / np.log(STEP) * r
-    scale = float(np.log(np.sqrt(float(problem.decay.W) * float(problem.decay.H))) ** -2)
-    return [
-        quantity("slope of Z: distance from the SEL matrix", 0.0, np.abs(slope - (V * sizes) @ Ut).max(), scale),
-        quantity("slope of W W': distance from V L V'", 0.0, np.abs(classifier - (V * sizes) @ V.T).max(), scale),
-        quantity("slope of H' H: distance from U L U'", 0.0, np.abs(features - (Ut.T * sizes) @ Ut).max(), scale),
-        quantity("gap over minimum", 0.0, max(evidence.gap / evidence.value, lower.gap / lower.value, 0.0), 1e-7),
+    x = evidence.certified("the path").samples
+    W, H = balanced_factors(problem, x)
+    labels = np.repeat(np.arange(problem.classes), problem.counts)
+    means = np.stack([H[:, labels == k].mean(axis=1) for k in range(problem.classes)], axis=1)
+    means = means * np.sqrt(problem.counts)
+    Z = np.asarray(x.W) @ np.asarray(x.H)
+    return Z, W @ W.T, means.T @ means
+
+
+def _limit(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+    """The path is ``Z = L Z_SEL + C + D/L + O(1/L^2)``, L = -log sqrt(decay_W decay_H).
+
+    C depends on the polar factor of Z, which feels C in turn: hence powers of 1/L and not of the decay. The slope
+    between L_1 and L_2 is ``Z_SEL - D/(L_1 L_2) + O(1/L^3)``. Two slopes determine D: their extrapolation (Richardson)
+    is of higher order, so it must be nearer to Z_SEL than its own correction, whatever D is.
+    """
+    scales = [STEP**i for i in range(3)]
+    problems = [
+        dataclasses.replace(problem, decay=Decay(problem.decay.W / s, problem.decay.H / s, problem.decay.b))
+        for s in scales
     ]
+    path = [evidence, *(Evidence(p, evidence.seed) for p in problems[1:])]
+    L = [-np.log(weight(p)) for p in problems]
+    labels = np.repeat(np.arange(problem.classes), problem.counts)
+    sel = sel_matrix(problem)
+    first = np.searchsorted(labels, np.arange(problem.classes))  # one sample of each class stands for all
+    V, sizes, Ut = np.linalg.svd(sel[:, first] * np.sqrt(problem.counts))
+    limits = {"Z": sel, "W W'": (V * sizes) @ V.T, "H' H": (Ut.T * sizes) @ Ut}
+    points = [_geometry(p, e) for p, e in zip(problems, path, strict=True)]
+    quantities = []
+    for (name, limit), (a, b, c) in zip(limits.items(), zip(*points, strict=True), strict=True):
+        slopes = (b - a) / (L[1] - L[0]), (c - b) / (L[2] - L[1])
+        correction = L[0] / (L[2] - L[0]) * (slopes[1] - slopes[0])
+        distance = np.abs(slopes[1] + correction - limit).max()
+        tolerance = np.abs(correction).max() + ROUNDING * np.abs(limit).max()
+        quantities.append(Quantity(f"slope of {name}: distance from SELI, extrapolated", 0.0, distance, tolerance))
+    return quantities
 
 
 LIMIT = Theorem(
@@ -98,7 +116,7 @@ LIMIT = Theorem(
     statement="As the decays vanish the minimisers tend to the SELI geometry, at the rate 1/log(1/decay).",
     formula="d Z/d log(1/lambda) = Y - 1 1'/K + O(1/log^2), W W' and H' H likewise with V L V' and U L U'",
     hypotheses="CE without bias, d >= K-1, N sqrt(decay_W decay_H) <= 1e-3",
-    inside=lambda p: _inside(p) and p.samples * float(np.sqrt(float(p.decay.W) * float(p.decay.H))) <= 1e-3,
+    inside=lambda p: _inside(p) and p.samples * weight(p) <= 1e-3,
     claim=_limit,
     draw=Family(
         lambda rng: CE(),

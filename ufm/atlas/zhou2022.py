@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from ufm.atlas._claims import all_zero, etf_geometry, minimum, strength, symmetric_logits, yes
-from ufm.atlas._core import Evidence, Quantity, Theorem, Verdict
+from ufm.atlas._core import WITH_ANY_CLASSIFIER, Evidence, Quantity, Theorem, Verdict
 from ufm.atlas._draw import SHAPES, Family, Shape
 from ufm.atlas.zhu2021 import is_balanced
 from ufm.losses import BCE, CE, MSE, Focal, LabelSmoothing, Loss
@@ -74,9 +74,11 @@ LABEL_SMOOTHING_ZERO = Theorem(
 
 def focal_gaps(mu: float, classes: int, gamma: float) -> list[float]:
     """All stationary gaps a > 0 of focal loss, and 0: roots of the stationarity equation on a fine grid."""
-    grid = np.linspace(1e-9, 60.0, 6001)
+    # A gap is at most about log((K-1)/mu), where pi = 1.
+    furthest = max(60.0, 10.0 + np.log(classes) - np.log(mu)) if mu > 0 else 60.0
+    grid = np.concatenate([np.linspace(1e-9, 60.0, 6001), np.arange(61.0, furthest + 1.0)])
     values = np.asarray(closed_forms.focal_stationarity(grid, mu, classes, gamma))  # type: ignore[arg-type]
-    cells = np.flatnonzero(values[:-1] * values[1:] < 0)
+    cells = np.flatnonzero(np.sign(values[:-1]) * np.sign(values[1:]) < 0)
     arguments = (mu, classes, gamma)
     return [0.0] + [
         brentq(closed_forms.focal_stationarity, grid[i], grid[i + 1], args=arguments, xtol=1e-14) for i in cells
@@ -104,6 +106,7 @@ FOCAL = Theorem(
     hypotheses="focal, balanced, d >= K-1",
     inside=lambda p: isinstance(p.loss, Focal) and is_balanced(p),
     claim=_focal_minimiser,
+    case=lambda p: best_focal(p).gap > 0,
     draw=Family(random_focal, SHAPES, strength=(0.01, 0.9)),
 )
 
@@ -112,13 +115,18 @@ FOCAL = Theorem(
 MANY_CLASSES: tuple[Shape, ...] = ((4, 5, 3), (10, 12, 2), (40, 40, 1))
 
 
+def reached_by_all(loss: Loss) -> bool:
+    """Whether every point with equal negatives reaches the bound: only where a common shift costs nothing."""
+    return bool(loss.shift_invariant)
+
+
 def _contrastive(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     found = contrastive(problem.loss, problem.classes, evidence.seed)
     return [
         yes("equality only at equal negatives", True, found.excess > 0),
         yes("one minimiser of phi + c |t| for every c", True, found.tie is None),
         yes("no positive minimiser", True, found.rising),
-        yes("equality at all equal negatives", bool(problem.loss.shift_invariant), found.shift < 1e-9),
+        yes("equality at all equal negatives", reached_by_all(problem.loss), found.shift < 1e-9),
     ]
 
 
@@ -136,6 +144,7 @@ CONTRASTIVE = Theorem(
     inside=lambda p: isinstance(p.loss, (CE, LabelSmoothing, BCE, MSE)) and p.classes >= 3,
     claim=_contrastive,
     minimum=False,
+    about=WITH_ANY_CLASSIFIER,
     draw=Family(_any_loss, MANY_CLASSES),
 )
 CONTRASTIVE_FOCAL = Theorem(
@@ -147,6 +156,7 @@ CONTRASTIVE_FOCAL = Theorem(
     inside=lambda p: isinstance(p.loss, Focal) and p.classes >= 3,
     claim=_contrastive,
     minimum=False,
+    about=WITH_ANY_CLASSIFIER,
     recorded=Verdict.REFUTED,
     draw=Family(random_focal, MANY_CLASSES[::-1]),
 )
@@ -174,6 +184,8 @@ CONTRASTIVE_FOCAL_CORRECTED = Theorem(
         )
     ],
     minimum=False,
+    about=WITH_ANY_CLASSIFIER,
+    case=_convex_up_to_equality,
     draw=Family(random_focal, MANY_CLASSES[::-1]),
 )
 

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ufm.atlas._claims import minimum, strength, value, yes
-from ufm.atlas._core import Evidence, Quantity, Theorem, Verdict, quantity
+from ufm.atlas._core import Evidence, Quantity, Theorem, Undecided, Verdict, quantity
 from ufm.atlas._draw import SHAPES, Family
 from ufm.atlas.zhou2022 import PAPER, SMOOTHED, best_focal, is_smoothing, random_focal, smoothed_strength
 from ufm.atlas.zhu2021 import coarse_point, escape, is_balanced, saddles
 from ufm.landscape import convex_probability
-from ufm.landscape.critical import Escape
-from ufm.landscape.finder import find_critical_points, structured_starts
+from ufm.landscape.critical import CriticalPoint, Escape
+from ufm.landscape.finder import LIMIT, find_critical_points, structured_starts
+from ufm.landscape.hvp import Hessian
 from ufm.losses import Focal
 from ufm.problem import Params, Problem
 from ufm.theory import closed_forms, minimizer
@@ -62,18 +63,35 @@ FOCAL_SADDLE = Theorem(
 
 def _found_points(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     """Critical points from random and structured starts; the minimum from the scalar equation."""
+    variables = Hessian(problem, problem.init(jax.random.key(0))).size
+    if variables > LIMIT:
+        raise Undecided(f"{variables} variables: the search for critical points takes at most {LIMIT}")
     found = find_critical_points(problem, structured_starts(problem, STARTS, evidence.seed))
     least = minimum(problem, best_focal(problem))
-    others = [c for c in found if c.value > least + 1e-9]
+    found = [c for c in found if _balances(problem, c)]
+    if not found:
+        raise Undecided("the search found no critical point")
+    others = [c for c in found if c.value > least * (1.0 + 1e-9)]
     safe = convex_probability(float(problem.loss.hyper["gamma"]))
     steep = [c.escape for c in others if c.escape.promised < 0]
+    size = max((abs(e.promised) for e in steep), default=1.0)
     trapped = [c for c in others if c.escape.promised >= 0 and _least_probability(problem, c.params) >= safe]
     return [
-        quantity("curvature of the escape directions less its formula", 0.0, _worst(steep), 1e-9),
+        quantity("curvature of the escape directions minus its formula", 0.0, _worst(steep), 1e-9, size),
         quantity("strict saddles among them", len(steep), sum(e.measured < 0 for e in steep)),
         quantity("points where focal loss is convex that do not escape", 0, len(trapped)),
-        quantity("depth below the predicted minimum", 0.0, max(0.0, least - min(c.value for c in found)), 1e-9),
+        quantity("depth below the predicted minimum", 0.0, max(0.0, least - min(c.value for c in found)), 1e-9, least),
     ]
+
+
+def _balances(problem: Problem, point: CriticalPoint) -> bool:
+    """Whether the gradient vanishes beside the forces of the decays, to the tolerance of geometry, or at the origin.
+
+    The search takes a gradient for zero by its size alone, which says nothing where the decays are as small.
+    """
+    W, H = (float(np.linalg.norm(np.asarray(x))) for x in (point.params.W, point.params.H))
+    forces = float(problem.decay.W) * W + float(problem.decay.H) * H
+    return point.grad_norm <= 1e-6 * forces or W + H <= 1e-9
 
 
 def _worst(directions: list[Escape]) -> float:

@@ -116,6 +116,7 @@ def spectrum_json(exact: Any) -> dict[str, Any]:
         "rotations": exact.rotations,
         "zero": exact.zero,
         "condition": exact.condition,
+        "reason": exact.reason,
     }
 
 
@@ -155,6 +156,8 @@ def draw(out: Path, problem: Any, exact: Any, rungs: Any, points: Any, solved: A
     out.mkdir(parents=True, exist_ok=True)
     fits = (problem.columns + problem.classes) * problem.dim <= DRAW_LIMIT
     best = theory.predict(problem)
+    doubt = "" if best is None else best.reason
+    end = "best symmetric point" if doubt else "minimizer"
     figures: dict[str, Any] = {}
     if exact is not None and best is not None:
         density = landscape.spectral_density(landscape.Hessian(problem, best.params).operator) if fits else None
@@ -173,12 +176,13 @@ def draw(out: Path, problem: Any, exact: Any, rungs: Any, points: Any, solved: A
         figures["path.png"] = ax
         name, saddle = saddles[-1]
         if landscape.escape_direction(problem, saddle).direction is not None:
-            axes = ("towards the minimiser", "escape direction")
+            axes = (f"towards the {end}", "escape direction")
             slices = landscape.way_down(problem, saddle, bottom)
-            figures["plane.png"] = pictures.plane(slices, axes, name, end="minimiser")
+            figures["plane.png"] = pictures.plane(slices, axes, name, end=end)
     if run is not None:
         figures["descent.png"] = pictures.descent(run)
     title = describe(problem)
+    title += f"\nat the best symmetric point, not proven global: {doubt}" if doubt else ""
     for name, ax in figures.items():
         ax.set_title(title)
         ax.figure.savefig(out / name, dpi=150)
@@ -199,7 +203,8 @@ def show(report: dict[str, Any]) -> None:
             [f"{e['eigenvalue'] if abs(e['eigenvalue']) > s['zero'] else 0.0:.9g}", str(e["multiplicity"]), e["block"]]
             for e in s["entries"]
         ]
-        table("Hessian at the minimiser, exact", ["eigenvalue", "multiplicity", "block"], rows)
+        title = "Hessian, best symmetric point (not proven)" if s["reason"] else "Hessian at the minimizer, exact"
+        table(title, ["eigenvalue", "multiplicity", "block"], rows)
         click.echo(
             f"index {s['index']}, kernel {s['kernel']} (rotations {s['rotations']}), condition {s['condition']:.6g}\n"
         )

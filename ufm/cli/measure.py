@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any
 
 import click
@@ -18,7 +20,8 @@ def command(paths: tuple[str, ...], compare: bool, figure: str | None, as_json: 
     """Measure collapse, uniform accuracy and the nearest model of a network's features.
 
     FEATURES is an .npz or .safetensors file, or a folder of .npy files, that holds features (N, d), labels (N,),
-    weight (K, d) and perhaps bias (K,). It may be larger than memory.
+    weight (K, d) and perhaps bias (K,); fc.weight and fc.bias, or W and b, are understood. It may be larger than
+    memory.
     """
     from ufm._base import require
 
@@ -40,11 +43,11 @@ def command(paths: tuple[str, ...], compare: bool, figure: str | None, as_json: 
 def _measured(path: str) -> Any:
     from ufm.measurement import measure_file
 
-    def ignored(names: str) -> None:
-        click.echo(f"ufm: arrays of {path} that are not measured: {names!r}", err=True)
+    def told(source: Any) -> None:
+        click.echo(f"ufm: {path}: {source}", err=True)
 
     with progress_bar(path, "row") as advance:
-        return measure_file(path, advance, ignored=ignored)
+        return measure_file(path, advance, told=told)
 
 
 def _save(figure: str, paths: tuple[str, ...], networks: list[Any]) -> None:
@@ -63,9 +66,15 @@ def show(reports: list[dict[str, Any]]) -> None:
             value: Any = report
             for key in keys:
                 value = None if value is None else value[key]
-            missing = value is None or value != value
-            cells.append("-" if missing else value if isinstance(value, str) else format(value, form))
+            cells.append(value if isinstance(value, str) else shown(value, ".".join(keys), report["notes"], form))
         return [name, *cells]
+
+    def shown(value: Any, path: str, notes: dict[str, str], form: str) -> str:
+        """A number; for one that is none "undefined" or "infinite" where that says something, else a dash."""
+        if value is None or value != value or math.isinf(value):
+            word = re.split(r"\W", notes.get(path, ""))[0]
+            return word if word in ("undefined", "infinite") else "-"
+        return format(value, form)
 
     rows = [
         row("samples N", "samples", form="d"),
@@ -91,6 +100,7 @@ def show(reports: list[dict[str, Any]]) -> None:
     for loss in ("ce", "bce"):
         keys = [
             "regime",
+            "log_mu",
             "mu",
             "decay_W",
             "decay_H",
@@ -99,3 +109,13 @@ def show(reports: list[dict[str, Any]]) -> None:
         ]
         rows += [row(f"nearest {loss.upper()} model, {key}", "nearest", loss, key, form=".4g") for key in keys]
     table("ufm measure", ["", *(report["path"] for report in reports)], rows)
+    for report in reports:
+        for path, words in _notes(report).items():
+            click.echo(f"{report['path']}, {path}: {words}")
+
+
+def _notes(report: dict[str, Any]) -> dict[str, str]:
+    """What the table cannot show: numbers that are none in a notable way, and what a nearest model leaves open."""
+    notable = {path: words for path, words in report["notes"].items() if path in ("collapse.nc1", "threshold")}
+    models = {f"nearest.{loss}": model["note"] for loss, model in report["nearest"].items() if model["note"]}
+    return notable | models

@@ -24,11 +24,12 @@ def command(name: str, points: int, lattice: int, seed: int, out: str | None, as
     bce, mse: regimes zero, etf (a centred simplex), mean-shifted (the rows of W share a mean too) and mean only (all
     rows equal) over (decay_b, decay_W). merging: minority classes of imbalanced
     cross-entropy over (ratio, decay). A certified point farther than a margin of 2 % on the wrong side of a
-    predicted line is red; exit status 1 if there is one.
+    predicted line is red; exit status 1 if there is one. A solve that did not converge has no regime: it is hollow, and
+    counted.
     """
     use_jax()
     from ufm.atlas import diagram
-    from ufm.atlas._phase import MARGIN
+    from ufm.atlas._phase import MARGIN, UNCONVERGED
     from ufm.plotting import phase
 
     chosen = diagram(name)
@@ -39,16 +40,20 @@ def command(name: str, points: int, lattice: int, seed: int, out: str | None, as
     phase(chosen, found, lattice).savefig(path)
     wrong = [p for p in found if p.wrong]
     certified = [p for p in found if p.certified]
+    unconverged = sum(p.measured == UNCONVERGED for p in found)
     counts = {r: sum(p.measured == r for p in certified) for r in chosen.regimes}
     worst = max((p.gap for p in certified), default=None)
     if as_json:
         entries = [{**vars(p), "certified": p.certified, "wrong": p.wrong} for p in found]
-        summary = {"regimes": counts, "certified": len(certified), "wrong": len(wrong), "worst_gap": worst}
+        summary = {"regimes": counts, "certified": len(certified), "unconverged": unconverged}
+        summary |= {"wrong": len(wrong), "worst_gap": worst}
         print_json({"diagram": name, "margin": MARGIN, "figure": str(path), **summary, "points": entries})
     else:
         regimes = ", ".join(f"{n} {r}" for r, n in counts.items())
         gap = "" if worst is None else f" (worst gap {worst:.0e})"
-        click.echo(f"{len(found)} points, {len(certified)} certified{gap}: {regimes}; {len(wrong)} on the wrong side")
+        ended = f"; {unconverged} did not converge" if unconverged else ""
+        line = f"{len(found)} points, {len(certified)} certified{gap}: {regimes}; {len(wrong)} on the wrong side"
+        click.echo(line + ended)
         click.echo(f"figure: {path}")
         for p in wrong:
             click.echo(f"wrong: ({p.x:g}, {p.y:g}) is {p.measured}, predicted {' or '.join(p.predicted)}")

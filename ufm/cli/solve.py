@@ -35,11 +35,23 @@ ELIMINATE = click.option(
     help="minimise over the features exactly, where the loss is convex; without, every feature is free at every step",
 )
 
+SADDLES = click.option(
+    "--saddles",
+    type=click.Choice(["leave", "keep"]),
+    default="leave",
+    show_default=True,
+    help="at a strict saddle: leave it along negative curvature, or keep it, where critical points are wanted",
+)
+
 
 @click.command("solve")
-@options(PROBLEM_OPTIONS, SOLVER_OPTIONS, [ELIMINATE, JSON_OPTION])
-def command(as_json: bool, **given: Any) -> None:
-    """Solve a problem, certify the result and compare it with the closed-form minimiser."""
+@options(PROBLEM_OPTIONS, SOLVER_OPTIONS, [ELIMINATE, SADDLES, JSON_OPTION])
+def command(as_json: bool, **given: Any) -> int:
+    """Solve a problem, certify the result and compare it with the closed-form minimizer.
+
+    Exit status 0 if the solve converged, or stalled at a point that the certificate proves minimal; 1 otherwise, with
+    the status and what to do about it on standard error.
+    """
     use_jax()
     problem = problem_from(given)
     report = solve_report(problem, given)
@@ -47,6 +59,11 @@ def command(as_json: bool, **given: Any) -> None:
         print_json(report)
     else:
         show(report)
+    if report["solved"]:
+        return 0
+    gap = report["certificate"]["gap"]
+    click.echo(f"ufm: not solved: {report['status']}, certified gap {gap:.1e}; {report['remedy']}", err=True)
+    return 1
 
 
 def solve_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
@@ -69,6 +86,10 @@ def solve_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
         "grad_norm": best.grad_norm,
         "residual": best.residual,
         "status": best.status_name,
+        "solved": bool(
+            solvers.answered(int(best.status), float(best.value), float(certificate.gap), float(certificate.rounding))
+        ),
+        "remedy": best.remedy,
         "eliminated": given["eliminate"] and solvers.eliminates(solver_from(given), problem),
         "steps": best.steps,
         "evaluations": best.evaluations,
@@ -83,9 +104,11 @@ def solve_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
             "value": closed.value,
             "regime": closed.regime,
             "gap": closed.gap,
+            "logit_gap": closed.logit_gap,
             "bias": closed.bias,
             "shift": closed.shift,
             "exact": closed.exact,
+            "reason": closed.reason,
         },
         "bias": {"mean": b.mean(), "std": b.std()},
         "scores": metrics.scores(params.W, params.H, labels),
@@ -103,9 +126,9 @@ def show(report: dict[str, Any]) -> None:
     def number(x: Any, form: str = ".12g") -> str:
         return format(float(x), form)
 
-    regime = (
-        "no closed form" if closed is None else closed["regime"] + ("" if closed["exact"] else " (not proven: d = K-1)")
-    )
+    regime = "no closed form" if closed is None else closed["regime"]
+    proven = closed is None or closed["exact"]
+    heading = "closed form" if proven else "best symmetric point (not proven)"
     rows = [
         ["value", number(report["value"]), "" if closed is None else number(closed["value"])],
         ["regime", "", regime],
@@ -132,4 +155,6 @@ def show(report: dict[str, Any]) -> None:
     if "starts" in report:
         values = report["starts"]
         rows.append(["values of the starts", f"{min(values):.12g} ... {max(values):.12g}", f"{len(values)} starts"])
-    table(title, ["", "solved", "closed form"], rows)
+    table(title, ["", "solved", heading], rows)
+    if not proven:
+        click.echo(f"The best symmetric point is not proven to be the minimum: {closed['reason']}.")

@@ -11,10 +11,11 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ufm import theory
-from ufm._base import require
+from ufm._base import cast, float64_scope, require, widened
 from ufm.landscape.eigen import extreme_eigenpairs
 from ufm.landscape.hvp import DENSE_LIMIT, Hessian, hvp
 from ufm.problem import Params, Problem
+from ufm.solvers._core import least_tolerance
 from ufm.theory import certify
 
 
@@ -119,9 +120,8 @@ def escape_direction(problem: Problem, params: Params) -> Escape:
     weights = np.broadcast_to(problem.multiplicity, (problem.columns,))
     G = np.asarray(_gradient_in_Z(problem, params)) / np.sqrt(weights)
     u, sizes, vt = np.linalg.svd(G, full_matrices=False)
-    decay_W, decay_H = float(problem.decay.W), float(problem.decay.H)
-    rho = np.sqrt(decay_H / decay_W)
-    promised = -2.0 * (float(sizes[0]) - np.sqrt(decay_W * decay_H)) / (rho + 1.0 / rho)
+    rho = float(problem.decay.ratio)
+    promised = -2.0 * (float(sizes[0]) - float(problem.decay.price)) / (rho + 1.0 / rho)
     _, spans, basis = np.linalg.svd(np.asarray(params.W), full_matrices=True)
     rank = int(np.sum(spans > 1e-8 * max(float(spans[0]), 1e-8)))
     if rank == problem.dim:
@@ -162,7 +162,10 @@ def examine(problem: Problem, params: Params, tol: float = 1e-8, limit: int = DE
 
     Up to ``limit`` variables the whole spectrum is computed; beyond, the extreme eigenvalues alone, and index and
     kernel are lower bounds. ``tol`` bounds the plain gradient norm, relative to ``1 + |value|``, of a critical
-    point: others are reported as such.
+    point: others are reported as such. All is computed in float64, whatever JAX's default.
+
+    Raises:
+        InputError: for a point in float32, which no gradient norm of ``tol`` can be asked of, unless ``tol`` is larger.
 
     >>> import jax, ufm
     >>> problem = ufm.Problem(3, 5, 2, loss=ufm.losses.CE(), decay=ufm.Decay(0.01, 0.01, 0.01))
@@ -171,12 +174,20 @@ def examine(problem: Problem, params: Params, tol: float = 1e-8, limit: int = DE
     >>> point.kind, point.index, point.kernel
     ('strict saddle', 10, 0)
     """
-    params = jax.tree.map(jnp.asarray, params)
+    dtype = np.dtype(params.H.dtype)
+    least = least_tolerance(dtype)
+    remedy = "" if dtype == np.float64 else "; for less, run jax.config.update('jax_enable_x64', True) and solve again"
+    require(tol >= least, "tol", tol, f"at least {least:.1e} for a point in {dtype.name}{remedy}")
+    with float64_scope():
+        return _examine(widened(problem), cast(params, jnp.float64), tol, limit)
+
+
+def _examine(problem: Problem, params: Params, tol: float, limit: int) -> CriticalPoint:
     hessian = Hessian(problem, params)
     value, gradient = hessian.value_and_gradient()
     grad_norm = float(np.linalg.norm(gradient))
     complete = hessian.size <= limit
-    eps = float(jnp.finfo(params.H.dtype).eps)
+    eps = float(np.finfo(float).eps)
     if complete:
         values = np.linalg.eigvalsh(hessian.dense(limit))
         smallest, largest = float(values[0]), float(values[-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from ufm import theory
-from ufm._base import matmul, require
+from ufm._base import cast, float64_scope, matmul, require, widened
 from ufm.landscape.critical import CriticalPoint, examine
 from ufm.landscape.hvp import Hessian
 from ufm.problem import Params, Problem
@@ -52,6 +53,8 @@ def _refine(problem: Problem, start: Params, descend: Array, steps: int) -> tupl
     return unravel(x), jnp.linalg.norm(g)
 
 
+LIMIT = 600
+"""Variables of a search: each of its steps solves a dense eigenproblem of that size."""
 SEARCH = threading.Lock()
 """XLA's thread pool on CPU deadlocks when two threads run batched eigendecompositions at once (jax 0.10)."""
 _refine_all = jax.jit(jax.vmap(_refine, (None, 0, 0, None)), static_argnums=3)
@@ -70,7 +73,7 @@ def structured_starts(problem: Problem, starts: int, seed: int = 0) -> list[Para
             member = rng.integers(0, m, K)
             rows = scale * rng.normal(size=(m, d))[member] / np.sqrt(d)
             noise = 0.02 * scale * np.asarray(params.W)
-            ratio = np.sqrt(float(problem.decay.W) / float(problem.decay.H) / max(problem.samples / K, 1.0))
+            ratio = 1.0 / (float(problem.decay.ratio) * np.sqrt(max(problem.samples / K, 1.0)))
             H = ratio * (rows + noise)[problem.labels].T
             params = Params(jnp.asarray(rows + noise, params.H.dtype), jnp.asarray(H, params.H.dtype), params.b)
         points.append(params)
@@ -93,12 +96,14 @@ def find_critical_points(
     seed: int = 0,
     tol: float = 1e-9,
     steps: int = 200,
-    limit: int = 600,
+    limit: int = LIMIT,
 ) -> list[CriticalPoint]:
     """Critical points of a small problem, distinct up to rotation and class permutation, ascending in value.
 
     Newton steps on ``||grad||^2`` from random and structured starts, some of them after a walk down, find saddles
-    and minima alike. Ends that are not critical are dropped; the list need not be complete.
+    and minima alike. Ends that are not critical are dropped; the list need not be complete. The search runs in
+    float64, whatever JAX's default: in float32 next to no end meets the tolerance. Where that default is float32,
+    the points are NumPy arrays, as those of `theory.minimizer`.
 
     Args:
         problem: of at most ``limit`` variables (each step solves a dense eigenproblem).
@@ -118,13 +123,22 @@ def find_critical_points(
     >>> points[0].kind, {p.kind for p in points[1:]}, points[-1].groups
     ('global minimum', {'strict saddle'}, (3,))
     """
+    wide = jax.config.read("jax_enable_x64")
+    with float64_scope():
+        found = _search(widened(problem), starts, seed, tol, steps, limit)
+    return found if wide else [replace(c, params=jax.tree.map(np.asarray, c.params)) for c in found]
+
+
+def _search(
+    problem: Problem, starts: int | Iterable[Params], seed: int, tol: float, steps: int, limit: int
+) -> list[CriticalPoint]:
     if isinstance(starts, int):
         # Least squares alone is drawn to saddles: some starts walk down first, part of the way or all of it.
         points = structured_starts(problem, starts, seed) + _ladder_points(problem)
         descend = np.resize(np.repeat([0, 60, 0, 4, 0, 12], 2), starts)
         descend = np.append(descend, np.zeros(len(points) - starts, int))
     else:
-        points = list(starts)
+        points = [cast(point, jnp.float64) for point in starts]
         descend = np.zeros(len(points), int)
     require(len(points) > 0, "starts", starts, "at least one")
     size = Hessian(problem, points[0]).size

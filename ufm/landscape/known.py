@@ -19,9 +19,9 @@ def what_is_known(problem: Problem) -> list[str]:
     name = problem.loss.name
     drop = "where W loses rank the escape direction descends unless the gradient in Z is below its bound"
     try:
-        exact: bool | None = symmetric_minimizer(problem)[1]
+        reason = symmetric_minimizer(problem).reason
     except NoClosedForm:
-        exact = None
+        reason = ""
     said = []
     if d > K and convex:
         said.append(f"d = {d} > K = {K}: every critical point that is not global is a strict saddle (Zhu et al. 2021).")
@@ -35,11 +35,6 @@ def what_is_known(problem: Problem) -> list[str]:
         said.append(
             f"d = {d} = {where}: the strict-saddle theorem needs d > K; {drop}; at full rank nothing is proven."
         )
-        if exact is False:
-            said.append(
-                f"The minimiser without a bound on d has rank K = {K}: the point shown is the best symmetric one that "
-                "fits, not proven global; its index is that of this point."
-            )
     else:
         said.append(
             f"d = {d} < K-1 = {K - 1}: no closed form for the minimiser; the certified bound ignores the dimension and "
@@ -49,6 +44,8 @@ def what_is_known(problem: Problem) -> list[str]:
             f"Local minima that are not global are not excluded; {drop}. Rungs of the ladder that fit in d dimensions "
             "are exact critical points."
         )
-    if exact and not convex:
-        said.append(f"The {name} minimiser is the best symmetric point; whether it is global is for the certificate.")
+    if reason:
+        said.append(
+            f"The point shown is the best symmetric one, not proven global: {reason}. Its index is that of this point."
+        )
     return said

@@ -199,6 +199,8 @@ class LocalSpeed:
         limiting: block of the slowest mode.
         frozen: condition number and slowest block with the bias held at its optimum.
         slowest: smallest positive eigenvalue of each of `GROUPS`, with the bias held.
+
+    ``spectrum.reason`` says why the point is not proven to be the minimizer, where it is not.
     """
 
     loss: str
@@ -214,7 +216,7 @@ def local_speed(problem: Problem) -> LocalSpeed:
     """Condition number, limiting mode and the slowest mode of each kind at the minimiser of ``problem``."""
     spectrum = hessian_spectrum(problem)
     with jax.enable_x64(True):
-        point = symmetric_minimizer(problem)[0]
+        point = symmetric_minimizer(problem).reduction
         still = dataclasses.replace(problem, bias="none")
         frozen = symmetric_spectrum(still, problem.classes, point.gap, point.shift, point.bias)
     slowest = {}

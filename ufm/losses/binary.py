@@ -27,6 +27,7 @@ class BCE(Loss):
     name = "bce"
     convex = True
     shift_invariant = False
+    symmetric = True
 
     def __call__(self, logits: Array, label: Array | int) -> Array:
         return jnp.sum(softplus(jnp.where(true_class(logits, label), -logits, logits)))

@@ -30,7 +30,6 @@ class Logistic(Loss):
     name = "logistic"
     convex = True
     shift_invariant = False
-    symmetric = False
 
     def __call__(self, logits: Array, label: Array | int) -> Array:
         return softplus(_wrong(logits, label) * logits[0])

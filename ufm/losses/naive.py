@@ -28,6 +28,7 @@ class Naive(Loss):
     name = "naive"
     convex = True
     shift_invariant = True
+    symmetric = True
 
     def __call__(self, logits: Array, label: Array | int) -> Array:
         return jnp.sum(logits * self._slope(logits, label))

@@ -17,6 +17,7 @@ from jax import Array
 
 from ufm._base import pytree, require_range
 from ufm.losses._base import Loss, complement_log, on_domain, softplus, true_class, xlogx
+from ufm.roots import increasing_root
 
 
 def log_odds_against(logits: Array, label: Array | int) -> Array:
@@ -54,6 +55,7 @@ class CE(Loss):
     name = "ce"
     convex = True
     shift_invariant = True
+    symmetric = True
 
     def __call__(self, logits: Array, label: Array | int) -> Array:
         return softplus(log_odds_against(logits, label))
@@ -82,6 +84,7 @@ class LabelSmoothing(Loss):
     name = "ls"
     convex = True
     shift_invariant = True
+    symmetric = True
 
     def __post_init__(self) -> None:
         require_range("alpha", self.alpha, "in [0, 1)", lambda a: (a >= 0) & (a < 1))
@@ -121,6 +124,7 @@ class Focal(Loss):
     name = "focal"
     convex = False
     shift_invariant = True
+    symmetric = True
 
     def __post_init__(self) -> None:
         require_range("gamma", self.gamma, "a finite number >= 0", lambda g: (g >= 0) & (g < np.inf))
@@ -134,31 +138,27 @@ class Focal(Loss):
 
     def conjugate(self, u: Array, label: Array | int) -> Array:
         """See the class: an entropy plus a one-dimensional supremum."""
+        return self.conjugate_and_log_odds(u, label)[0]
+
+    def conjugate_and_log_odds(self, u: Array, label: Array | int) -> tuple[Array, Array]:
+        """The conjugate, and the log-odds against the true class where the supremum is taken."""
         others = jnp.where(true_class(u, label), 0.0, u)
         a = jnp.sum(others)
         violation = jnp.maximum(jnp.maximum(jnp.abs(jnp.sum(u)), -jnp.min(others)), a - 1.0)
         mixing = jnp.sum(xlogx(others)) - xlogx(a)
-        return on_domain(mixing + self._envelope_conjugate(jnp.clip(a, 0.0, 1.0)), violation, u.shape[0])
+        envelope, y = self._envelope_conjugate(jnp.clip(a, 0.0, 1.0))
+        return on_domain(mixing + envelope, violation, u.shape[0]), y
 
     def feasible_scale(self, u: Array, label: Array | int) -> Array:
         """``1/a`` where the slope ``a = -u_k`` of F exceeds 1: such points lie above the convex envelope."""
         return 1.0 / jnp.maximum(1.0, -jnp.sum(jnp.where(true_class(u, label), u, 0.0)))
 
-    def _envelope_conjugate(self, a: Array) -> Array:
+    def _envelope_conjugate(self, a: Array) -> tuple[Array, Array]:
         # F' rises from 0 through its first crossing of a <= 1 and never returns below 1 after it has
         # passed 1, so bisection on the sign of F' - a finds the only maximiser of a y - F(y).
         slope = jax.grad(self.of_log_odds)
-        low, high = jnp.full_like(a, -800.0), jnp.full_like(a, 800.0)
-
-        def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
-            low, high = bracket
-            middle = 0.5 * (low + high)
-            rising = slope(middle) < a
-            return jnp.where(rising, middle, low), jnp.where(rising, high, middle)
-
-        low, high = jax.lax.fori_loop(0, 64, halve, (low, high))
-        y = jax.lax.stop_gradient(0.5 * (low + high))
-        return a * y - self.of_log_odds(y)
+        y = increasing_root(lambda y: slope(y) - a, jnp.full_like(a, -800.0), jnp.full_like(a, 800.0), halvings=64)
+        return a * y - self.of_log_odds(y), y
 
     def at(self, p: Any, q: Any, classes: Any) -> Array:
         return self.of_log_odds(jnp.log(classes - 1.0) + q - p)

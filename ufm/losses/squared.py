@@ -31,6 +31,7 @@ class MSE(Loss):
     name = "mse"
     convex = True
     shift_invariant = False
+    symmetric = True
 
     def __post_init__(self) -> None:
         for field in ("kappa", "beta"):

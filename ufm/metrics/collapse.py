@@ -1,6 +1,12 @@
 """Neural-collapse metrics NC1-NC4 of Papyan, Han & Donoho 2020, in the forms of Zhu et al. 2021.
 
 Arrays in the papers' shapes: classifier W (K, d), features H (d, N), labels (N,), bias b (K,) or None.
+
+A tie is several classes whose logits, or distances, rounding cannot tell apart (`tied`). They share the decision
+equally: two decisions agree as often as two draws from them would, and a tie of all K classes is right with a
+share of 1/K. `ufm.measure` follows the same rule.
+
+What needs no samples is computed in `ufm.metrics.configuration`.
 """
 
 from __future__ import annotations
@@ -14,7 +20,7 @@ import numpy as np
 from jax import Array
 
 from ufm._base import matmul, pytree
-from ufm.geometry import centering, gram_distance, unit
+from ufm.metrics.configuration import configuration, room, row_norms
 
 
 @pytree()
@@ -22,21 +28,24 @@ from ufm.geometry import centering, gram_distance, unit
 class Collapse:
     """Collapse metrics; all are zero at a simplex-ETF collapse. Scalars.
 
+    None depends on the scales of W and H. A zero matrix has distance 1 from every configuration.
+
     Attributes:
-        nc1: within-class over between-class variability, ``tr(S_W S_B^+)/K``.
-        nc2: distance of the row-centred classifier's Gram matrix from that of a simplex ETF, both of
+        nc1: within-class over between-class variability, ``tr(S_W S_B^+)/K``. Infinite for features that vary
+            within classes only; NaN, since 0/0 is undefined, for features that do not vary.
+        nc2: distance of the row-centered classifier's Gram matrix from that of a simplex ETF, both of
             unit norm: ``|| W W'/||W W'|| - M/sqrt(K-1) ||``, in [0, 2].
-        nc2_uncentred: the same without centring the rows of W.
-        nc2_means: the same for the globally centred class means.
+        nc2_uncentred: the same without centering the rows of W.
+        nc2_means: the same for the globally centered class means.
         nc2_means_uncentred: the same for the class means themselves.
         nc3: distance of ``W Hbar_c`` from ``M``, both of unit norm (self-duality).
-        nc4: fraction of samples whose largest logit is not the nearest class mean.
+        nc4: fraction of samples whose largest logit is not that of the nearest class mean; ties share.
         equinorm_classifier: std over mean of ``||w_k||``.
-        equinorm_means: std over mean of the norms of the centred class means.
-        equiangular_classifier: std over pairs of ``cos(w_j, w_k)``, rows centred.
-        equiangular_means: the same for the centred class means.
-        maximal_angle_classifier: mean over pairs of ``|cos(w_j, w_k) + 1/(K-1)|``, rows centred.
-        maximal_angle_means: the same for the centred class means.
+        equinorm_means: std over mean of the norms of the centered class means.
+        equiangular_classifier: std over pairs of ``cos(w_j, w_k)``, rows centered.
+        equiangular_means: the same for the centered class means.
+        maximal_angle_classifier: mean over pairs of ``|cos(w_j, w_k) + 1/(K-1)|``, rows centered.
+        maximal_angle_means: the same for the centered class means.
     """
 
     nc1: Any
@@ -80,77 +89,103 @@ def collapse(W: Array, H: Array, labels: Array, b: Array | None = None) -> Colla
     >>> round(float(metrics.nc1), 6), round(float(metrics.nc2), 4), float(metrics.nc4)
     (0.0, 0.0, 0.0)
     """
-    labels = jnp.asarray(labels, jnp.int32)
-    predicted = predicted_class(W, H, b)
+    labels, eps = jnp.asarray(labels, jnp.int32), rounding(H.shape[0], H.dtype)
+    logits, size = matmul(W, H), row_norms(H.T) * jnp.max(row_norms(W))
+    if b is not None:
+        logits, size = logits + jnp.broadcast_to(b, (W.shape[0],))[:, None], size + jnp.max(jnp.abs(b))
+    decided = tied(logits, eps * size)
     # All but the logits is a matter of differences, which a common offset of the features must not drown.
-    centre = jnp.mean(H, axis=1)
+    centre, largest = jnp.mean(H, axis=1), jnp.max(row_norms(H.T))
     H = H - centre[:, None]
     means = class_means(H, labels, W.shape[0])
     # What rounding of the mean has left, of many samples in float32.
     shares = jax.ops.segment_sum(jnp.ones(H.shape[1], H.dtype), labels, W.shape[0]) / H.shape[1]
     rest = matmul(means, shares)
     centred, centre = means - rest[:, None], centre + rest
+    closeness = matmul(means.T, H) - 0.5 * jnp.sum(means**2, axis=0)[:, None]
+    near = tied(closeness, closeness_rounding(row_norms(H.T), jnp.max(row_norms(means.T)), largest, eps))
     return Collapse(
-        nc1=within_over_between(H, labels, means, centred),
-        nc4=jnp.mean((predicted != nearest_mean(H, means)).astype(W.dtype)),
-        **configuration(W, centred, centre),
+        nc1=_within_over_between(H - means[:, labels], centred.T, largest),
+        nc4=jnp.mean(1.0 - agreement(decided, near)).astype(W.dtype),
+        **configuration(W, centred.T, centre),
     )
 
 
-def configuration(W: Array, centred: Array, centre: Array) -> dict[str, Array]:
-    """The metrics of `Collapse` that need no samples: of W (K, d), centred class means (d, K), global mean (d,)."""
-    classes, means = W.shape[0], centred + centre[:, None]
-    rows = W - jnp.mean(W, axis=0, keepdims=True)
-    etf = jnp.asarray(centering(classes), W.dtype)
-    nc2, nc2_means, nc2_uncentred, nc2_means_uncentred = jax.vmap(lambda x: gram_distance(x, etf))(
-        jnp.stack([rows, centred.T, W, means.T])
-    )
-    equinorm = jax.vmap(_norm_variation)(jnp.stack([W, centred.T]))
-    equiangular, maximal_angle = jax.vmap(_angles)(jnp.stack([rows, centred.T]))
-    return {
-        "nc2": nc2,
-        "nc2_uncentred": nc2_uncentred,
-        "nc2_means": nc2_means,
-        "nc2_means_uncentred": nc2_means_uncentred,
-        "nc3": jnp.linalg.norm(unit(matmul(W, centred)) - unit(etf)),
-        "equinorm_classifier": equinorm[0],
-        "equinorm_means": equinorm[1],
-        "equiangular_classifier": equiangular[0],
-        "equiangular_means": equiangular[1],
-        "maximal_angle_classifier": maximal_angle[0],
-        "maximal_angle_means": maximal_angle[1],
-    }
+def rounding(dim: int, dtype: Any) -> float:
+    """What rounding moves a product of ``dim`` terms by, relative to the norms of its factors: ``sqrt(dim) eps``.
 
-
-def within_over_between(H: Array, labels: Array, means: Array, centred: Array) -> Array:
-    """NC1, ``tr(S_W S_B^+)/K``, as a sum of squares (never negative).
-
-    ``S_B = C C'/K`` with the centred means C (d, K), of rank K-1 at most; its pseudo-inverse drops singular values
-    below the rounding of the means.
+    Twice the probabilistic bound of Higham & Mary 2019 (SIAM J. Sci. Comput. 41(5), Thm 2.4) for an inner product,
+    since two of them are compared.
     """
-    left, sizes, _ = jnp.linalg.svd(centred, full_matrices=False)
-    eps = jnp.finfo(H.dtype).eps
-    # Centring leaves rounding of the size of the means themselves, which may dwarf the centred ones.
-    kept = sizes > max(centred.shape) * eps * jnp.linalg.norm(means)
-    kept &= jnp.arange(kept.size, dtype=jnp.int32) < centred.shape[1] - 1  # their weighted sum is zero
-    inverse = jnp.where(kept, 1.0 / jnp.where(kept, sizes, 1.0), 0.0)
-    deviations = matmul(left.T, H - means[:, labels]) * inverse[:, None]
+    return float(np.sqrt(dim) * np.finfo(np.dtype(dtype)).eps)
+
+
+def closeness_rounding(features: Any, means: Any, largest: Any, eps: float) -> Any:
+    """`rounding` of ``m'h - |m|^2/2``, where centering has moved h and m by ``eps largest``.
+
+    Args:
+        features: ``|h|`` of the centered features (N,).
+        means: the largest ``|m|``.
+        largest: largest norm of a feature before it was centered.
+        eps: `rounding` of the dimension.
+    """
+    return eps * (features * means + largest * (features + means + eps * largest))
+
+
+def tied(columns: Any, width: Any) -> Any:
+    """Which entries share the largest place of their column (K, N): those within ``width`` (N,) of it.
+
+    >>> tied(np.array([[1.0, 2.0], [1.0, 0.0]]), np.zeros(2)).tolist()
+    [[True, True], [True, False]]
+    """
+    return columns >= (columns.max(axis=0) - width)[None, :]
+
+
+def agreement(first: Any, second: Any) -> Any:
+    """Chance that draws from each column of ``first`` and of ``second`` are equal: ``|A n B|/(|A| |B|)`` (N,).
+
+    >>> agreement(np.array([[True], [True]]), np.array([[True], [False]])).tolist()
+    [0.5]
+    """
+    both, one, other = (room(x).asarray(x.sum(axis=0), float) for x in (first & second, first, second))
+    return both / (one * other)
+
+
+def between_inverse(centred: Any, largest: Any) -> tuple[Any, Any]:
+    """``A`` with ``|A x|^2 = x' S_B^+ x / K``, and below what a singular value or deviation is rounding.
+
+    ``S_B = C'C/K`` with the centered means C (K, d), of rank K-1 at most; its pseudo-inverse drops singular values
+    below the rounding of the means, which ``largest``, the norm of the largest feature, may dwarf.
+    """
+    xp, (K, d) = room(centred), centred.shape
+    # The squares of the singular values would lose half of the digits; those of a triangular factor do not.
+    narrow = np.linalg.qr(centred, mode="r") if xp is np and d < K else centred
+    _, sizes, right = xp.linalg.svd(narrow, full_matrices=False)
+    least = max(K, d) * float(np.finfo(np.dtype(centred.dtype)).eps) * xp.maximum(xp.linalg.norm(centred), largest)
+    # The weighted sum of the means is zero.
+    kept = (sizes > least) & (xp.arange(sizes.size, dtype=np.int32) < K - 1)
+    return xp.where(kept, 1.0 / xp.where(kept, sizes, 1.0), 0.0)[:, None] * right, least
+
+
+def ratio_of_variances(value: Any, inverse: Any, furthest: Any, least: Any) -> Any:
+    """NC1: ``value`` where the means differ; else infinite if a sample deviates from its mean, or 0/0, NaN.
+
+    Args:
+        value: ``(1/N) sum_i |A dev_i|^2``.
+        inverse: A.
+        furthest: largest ``|dev_i|``.
+        least: below what a deviation is rounding.
+    """
+    xp = room(inverse)
+    return xp.where(xp.any(inverse != 0), value, xp.where(furthest > least, np.inf, np.nan))
+
+
+def _within_over_between(deviations: Array, centred: Array, largest: Array) -> Array:
+    """NC1, ``tr(S_W S_B^+)/K``, as a sum of squares (never negative); deviations (d, N), centered means (K, d)."""
+    inverse, least = between_inverse(centred, largest)
     # tr(S_W S_B^+)/K = (1/N) sum_i dev_i' (K C^+' C^+) dev_i / K: the two K cancel.
-    return jnp.sum(deviations**2) / H.shape[1]
-
-
-def predicted_class(W: Array, H: Array, b: Array | None = None) -> Array:
-    """Class of the largest logit (N,)."""
-    logits = matmul(W, H)
-    if b is not None:
-        logits = logits + jnp.broadcast_to(b, (W.shape[0],))[:, None]
-    return jnp.argmax(logits, axis=0)
-
-
-def nearest_mean(H: Array, means: Array) -> Array:
-    """Class whose mean is nearest (N,)."""
-    distances = jnp.sum(means**2, axis=0)[:, None] - 2.0 * matmul(means.T, H)
-    return jnp.argmin(distances, axis=0)
+    value = jnp.sum(matmul(inverse, deviations) ** 2) / deviations.shape[1]
+    return ratio_of_variances(value, inverse, jnp.max(row_norms(deviations.T)), least)
 
 
 @jax.jit
@@ -172,23 +207,3 @@ def scores(W: Array, H: Array, labels: Array) -> dict[str, dict[str, Array]]:
         }
 
     return {"positive": summary(true), "negative": summary(~true)}
-
-
-def _norm_variation(rows: Array) -> Array:
-    """Std over mean of the norms of rows."""
-    norms = jnp.linalg.norm(rows, axis=1)
-    mean = jnp.mean(norms)
-    return jnp.std(norms) / jnp.where(mean > 0, mean, 1.0)
-
-
-def _angles(rows: Array) -> tuple[Array, Array]:
-    """Std of the cosines of all pairs of different rows, and their mean distance from ``-1/(K-1)``."""
-    classes = rows.shape[0]
-    norms = jnp.linalg.norm(rows, axis=1, keepdims=True)
-    cosines = matmul(rows, rows.T) / jnp.where(norms > 0, norms, 1.0) / jnp.where(norms > 0, norms, 1.0).T
-    off_diagonal = ~np.eye(classes, dtype=bool)
-    pairs = classes * (classes - 1.0)
-    mean = jnp.sum(cosines, where=off_diagonal) / pairs
-    spread = jnp.sqrt(jnp.sum((cosines - mean) ** 2, where=off_diagonal) / pairs)
-    distance = jnp.sum(jnp.abs(cosines + 1.0 / (classes - 1.0)), where=off_diagonal) / pairs
-    return spread, distance

@@ -18,28 +18,29 @@ import numpy.typing as npt
 Array64 = npt.NDArray[np.float64]
 
 
-def unit_sums(features: npt.ArrayLike, labels: npt.ArrayLike, classes: int) -> Array64:
+def unit_sums(features: npt.ArrayLike, labels: npt.ArrayLike, classes: int, out: Array64 | None = None) -> Array64:
     """Sum of the unit features of each class, (K, d); sums of blocks add up.
 
     Args:
         features: (d, N); zero vectors have cosine 0 with everything.
         labels: (N,) in 0..K-1.
         classes: K.
+        out: sums (K, d) of other blocks, to add to in place.
     """
     H = np.asarray(features)
     H = H.astype(np.promote_types(H.dtype, np.float32), copy=False)
     norm = np.sqrt(np.sum(np.square(H, dtype=np.float64), axis=0))
-    return class_sums(H / np.where(norm > 0, norm, 1.0).astype(H.dtype), labels, classes)
+    return class_sums(H / np.where(norm > 0, norm, 1.0).astype(H.dtype), labels, classes, out)
 
 
-def class_sums(features: npt.ArrayLike, labels: npt.ArrayLike, classes: int) -> Array64:
-    """Sum of the features (d, N) of each class, (K, d), in float64."""
+def class_sums(features: npt.ArrayLike, labels: npt.ArrayLike, classes: int, out: Array64 | None = None) -> Array64:
+    """Sum of the features (d, N) of each class, (K, d), in float64; added to ``out`` if given."""
     H, labels = np.asarray(features), np.asarray(labels)
     order = np.argsort(labels, kind="stable")
     present, starts = np.unique(labels[order], return_index=True)
-    sums = np.zeros((classes, H.shape[0]))
+    sums = np.zeros((classes, H.shape[0])) if out is None else out
     if labels.size:
-        sums[present] = np.add.reduceat(H[:, order], starts, axis=1, dtype=np.float64).T
+        sums[present] += np.add.reduceat(H[:, order], starts, axis=1, dtype=np.float64).T
     return sums
 
 

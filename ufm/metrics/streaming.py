@@ -2,7 +2,8 @@
 
 The first pass takes class sums, the extremes and the moments of the scores; the second, knowing means and
 ranges, the within-class deviations (no cancellation), the nearest means and the histograms. Products run
-in float32 or better, sums in float64. Memory: a block, its scores, (K, d), and four numbers a sample.
+in float32 or better, sums in float64. Memory: a block, its scores, a few (K, d), and six numbers a sample.
+Ties are shared as in `ufm.metrics.collapse`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ufm._base import require
+from ufm.metrics import cosines
+from ufm.metrics.collapse import (
+    agreement,
+    between_inverse,
+    closeness_rounding,
+    ratio_of_variances,
+    rounding,
+    tied,
+)
 from ufm.metrics.cosines import class_sums, unit_sums
 from ufm.metrics.uniform import Extremes, extremes
 
@@ -54,25 +64,25 @@ class Statistics:
 
     Attributes:
         counts: samples per class (K,).
-        means: class means (K, d).
+        centred: class means minus the mean of all features (K, d).
         centre: mean of all features (d,).
-        unit_sums: sum of the unit features of each class (K, d).
-        nonzero: samples of each class whose feature is not zero (K,).
+        compactness: of the classes, as in `ufm.metrics.cosines`.
+        distinctiveness: between them.
         energy: ``||H||_F^2``.
         scores: `Extremes` of the unbiased scores.
         logits: `Extremes` with the bias added.
         positive: `Moments` of the unbiased scores of true classes.
         negative: `Moments` of the others.
         histograms: of both.
-        nc1: ``tr(S_W S_B^+)/K``.
-        nc4: fraction of samples whose largest logit is not the nearest class mean.
+        nc1: ``tr(S_W S_B^+)/K``; inf or NaN where the class means do not differ, as in `Collapse`.
+        nc4: fraction of samples whose largest logit is not that of the nearest class mean; ties share.
     """
 
     counts: npt.NDArray[np.int64]
-    means: Array64
+    centred: Array64
     centre: Array64
-    unit_sums: Array64
-    nonzero: npt.NDArray[np.int64]
+    compactness: float
+    distinctiveness: float
     energy: float
     scores: Extremes
     logits: Extremes
@@ -109,15 +119,20 @@ def statistics(
     counts = np.bincount(labels.astype(np.intp), minlength=K)
 
     sums, units, nonzero, energy = np.zeros((K, d)), np.zeros((K, d)), np.zeros(K, np.int64), 0.0
-    score_ends, logit_ends, least, winners = [], [], np.inf, []
+    score_ends, logit_ends, least, largest = [], [], np.inf, 0.0
+    # Rounding of a product of a row with a feature, relative to the norm of the feature; of a bias.
+    eps = rounding(d, W.dtype)
+    steepest, shifted = eps * float(_norms(W).max()), eps * float(np.abs(offset).max())
     for H, k in _columns(blocks, labels, W):
+        sizes = _norms(H.T)
         with np.errstate(over="ignore", invalid="ignore"):
             scores = W @ H
-        least_here, ends = float(scores.min()), extremes(scores, k)
+            least_here, ends = float(scores.min()), extremes(scores, k, steepest * sizes)
         finite = np.isfinite(least_here) and np.isfinite(ends.positive).all() and np.isfinite(ends.negative).all()
         require(bool(finite), "scores", "overflow in weight @ features", f"finite in {W.dtype}")
-        sums += class_sums(H, k, K)
-        units += unit_sums(H, k, K)
+        class_sums(H, k, K, sums)
+        unit_sums(H, k, K, units)
+        largest = max(largest, float(sizes.max()))
         nonzero += np.bincount(k[H.any(axis=0)], minlength=K)
         energy += float(np.sum(np.square(H, dtype=np.float64)))
         score_ends.append(ends)
@@ -125,30 +140,42 @@ def statistics(
         least = min(least, float(scores.min()))
         np.put_along_axis(scores, k[None, :], ends.positive[None, :], axis=0)
         scores += offset
-        logit_ends.append(ends if bias is None else extremes(scores, k))
-        winners.append(_largest(scores, k))
+        logit_ends.append(ends if bias is None else extremes(scores, k, steepest * sizes + shifted))
         progress(H.shape[1])
 
-    ends, logits, predicted = _joined(score_ends), _joined(logit_ends), np.concatenate(winners)
-    positive = np.asarray(ends.positive, float)
-    means, centre = sums / counts[:, None], sums.sum(axis=0) / N
-    others_mean = float(W.sum(axis=0, dtype=float) @ sums.sum(axis=0) - positive.sum()) / (N * (K - 1))
+    ends, logits = _joined(score_ends), _joined(logit_ends)
+    compactness = cosines.compactness(units, counts, nonzero)
+    distinctiveness = cosines.distinctiveness(units, counts)
+    del units  # of the size of the means
+    positive, total = np.asarray(ends.positive, float), sums.sum(axis=0)
+    centre = total / N
+    sums /= counts[:, None]
+    size = max(largest, float(np.linalg.norm(sums)))
+    means = np.subtract(sums, centre, out=sums)  # centered from here on
+    others_mean = float(W.sum(axis=0, dtype=float) @ total - positive.sum()) / (N * (K - 1))
     low = min(least, float(positive.min()))
     high = max(float(np.max(ends.negative)), float(positive.max()))
     edges = np.linspace(low, high if high > low else low + 1.0, BINS + 1)
-    centred = means - centre
-    within = _within_over_between(centred, float(np.linalg.norm(means))).astype(W.dtype)
-    half_norms = 0.5 * np.sum(centred**2, axis=1)[:, None].astype(W.dtype)
-    centred, middle = centred.astype(W.dtype), centre[:, None].astype(W.dtype)
-    deviation, spread, misplaced, row = 0.0, 0.0, 0, 0
+    within, small = between_inverse(means, size)
+    within = within.astype(W.dtype)
+    small = max(float(small), rounding(d, W.dtype) * largest)  # deviations are taken in the precision of W
+    half_norms = 0.5 * np.square(_norms(means))[:, None].astype(W.dtype)
+    centred, middle = means.astype(W.dtype), centre[:, None].astype(W.dtype)
+    far = float(_norms(centred).max())
+    deviation, furthest, spread, misplaced = 0.0, 0.0, 0.0, 0.0
     own, everything = np.zeros((2, BINS), np.int64)
     for H, k in _columns(blocks, labels, W):
         scores = W @ H
+        width = steepest * _norms(H.T) + (shifted if bias is not None else 0.0)
         H = H - middle
-        deviation += float(np.sum(np.square(within @ (H - centred[k].T), dtype=np.float64)))
+        away = H - centred[k].T
+        deviation += float(np.sum(np.square(within @ away, dtype=np.float64)))
+        furthest = max(furthest, float(_norms(away.T).max()))
         closeness = centred @ H
         closeness -= half_norms
-        misplaced += int(np.sum(predicted[row : row + len(k)] != _largest(closeness, k)))
+        near = tied(closeness, closeness_rounding(_norms(H.T), far, largest, eps).astype(W.dtype))
+        np.add(scores, offset, out=closeness)
+        misplaced += float(np.sum(1.0 - agreement(tied(closeness, width.astype(W.dtype)), near)))
         bins = _bins(scores, edges)
         everything += np.bincount(bins.ravel(), minlength=BINS)
         own += np.bincount(np.take_along_axis(bins, k[None, :], axis=0)[0], minlength=BINS)
@@ -156,13 +183,12 @@ def statistics(
         np.put_along_axis(scores, k[None, :], 0.0, axis=0)
         spread += float(np.sum(np.einsum("ji,ji->j", scores, scores), dtype=np.float64))
         progress(len(k))
-        row += len(k)
     return Statistics(
         counts=counts,
-        means=means,
+        centred=means,
         centre=centre,
-        unit_sums=units,
-        nonzero=nonzero,
+        compactness=compactness,
+        distinctiveness=distinctiveness,
         energy=energy,
         scores=ends,
         logits=logits,
@@ -174,7 +200,7 @@ def statistics(
             max=float(np.max(ends.negative)),
         ),
         histograms=Histograms(edges, own, everything - own),
-        nc1=deviation / N,
+        nc1=float(ratio_of_variances(deviation / N, within, furthest, small)),
         nc4=misplaced / N,
     )
 
@@ -199,30 +225,16 @@ def _columns(blocks: Blocks, labels: npt.NDArray[np.integer], W: npt.NDArray[Any
 
 
 def _joined(parts: list[Extremes]) -> Extremes:
-    return Extremes(np.concatenate([p.positive for p in parts]), np.concatenate([p.negative for p in parts]))
+    return Extremes(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("positive", "negative", "credit")))
 
 
-def _within_over_between(centred: Array64, size: float) -> Array64:
-    """A with ``||A x||^2 = x' S_B^+ x / K``; see `ufm.metrics.collapse.within_over_between`.
-
-    ``centred`` (K, d) are rounded in units of the ``size`` of the means before they were centred.
-    """
-    left, sizes, _ = np.linalg.svd(centred.T, full_matrices=False)
-    kept = sizes > max(centred.shape) * np.finfo(float).eps * max(size, np.finfo(float).tiny)
-    kept[len(centred) - 1 :] = False
-    return (left[:, kept] / sizes[kept]).T
+def _norms(rows: npt.NDArray[Any]) -> Array64:
+    """Norm of every row, summed in float64."""
+    return np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
 
 
-def _largest(columns: npt.NDArray[Any], guess: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """Row of the largest entry of each column: searched for only where it is not the one at ``guess``."""
-    wrong = np.flatnonzero(np.take_along_axis(columns, guess[None, :], axis=0)[0] < columns.max(axis=0))
-    rows = guess.copy()
-    rows[wrong] = np.argmax(columns[:, wrong], axis=0)
-    return rows
-
-
-def _bins(values: npt.NDArray[Any], edges: Array64) -> npt.NDArray[np.intp]:
+def _bins(values: npt.NDArray[Any], edges: Array64) -> npt.NDArray[np.uint16]:
     """Index of each value's bin; all bins have one width, which makes this several times faster than a search."""
     scaled = values - values.dtype.type(edges[0])
     scaled *= values.dtype.type(BINS / (edges[-1] - edges[0]))
-    return np.clip(scaled, 0, BINS - 1, out=scaled).astype(np.intp)
+    return np.clip(scaled, 0, BINS - 1, out=scaled).astype(np.uint16)

@@ -10,6 +10,9 @@ So every sample is the open interval ``(max_{j != k} c_j, c_k)``, and each accur
 of intervals that one point lies in: per sample, per class, overall. It follows that
 ``uniform <= class_wise <= sample_wise``.
 
+A tie of the own score with the largest others is an empty interval: no threshold parts what is equal. The
+sample-wise decision alone, the largest score, is shared by the classes that are tied: 1/K where all are.
+
 Host code in NumPy: what matters is a sort, and arrays too large for a device arrive in blocks.
 """
 
@@ -33,10 +36,13 @@ class Extremes:
     Attributes:
         positive: c_k of each sample's own class k, (N,).
         negative: the largest other, ``max_{j != k} c_j``, (N,).
+        credit: the own class's share of the largest score, (N,): 1, 0, or 1/t of a tie of t classes. Without it a
+            tie is taken for one with one other class.
     """
 
     positive: Floats
     negative: Floats
+    credit: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -56,12 +62,14 @@ class Threshold:
     high: float
 
 
-def extremes(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Extremes:
+def extremes(scores: npt.ArrayLike, labels: npt.ArrayLike, width: npt.ArrayLike = 0.0) -> Extremes:
     """Own and largest other score of each sample, in the scores' precision (float32 at least).
 
     Args:
         scores: (K, N), K >= 2; finite. Call it on blocks of columns when they do not fit in memory.
         labels: (N,) in 0..K-1.
+        width: scores of a sample that differ by no more are tied, () or (N,); such a largest other score is given
+            as equal to the own one.
 
     >>> e = extremes([[3.0, 1.0], [2.0, 0.0], [1.0, 5.0]], [0, 2])
     >>> e.positive.tolist(), e.negative.tolist()
@@ -74,12 +82,25 @@ def extremes(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Extremes:
     own = labels.astype(np.intp)[None, :]
     positive = np.take_along_axis(scores, own, axis=0)[0]
     np.put_along_axis(scores, own, -np.inf, axis=0)
-    return Extremes(positive, scores.max(axis=0))
+    negative = scores.max(axis=0)
+    credit, width = (positive > negative).astype(float), np.broadcast_to(width, positive.shape)
+    ties = np.flatnonzero(np.abs(positive - negative) <= width)
+    if ties.size:
+        least = np.maximum(positive, negative)[ties] - width[ties]
+        credit[ties] = 1.0 / (1 + np.sum(scores[:, ties] >= least[None, :], axis=0))
+        negative[ties] = positive[ties]
+    return Extremes(positive, negative, credit)
 
 
 def sample_wise_accuracy(e: Extremes) -> float:
-    """Fraction with ``c_k > max_{j != k} c_j``; a tie is an error."""
-    return float(np.mean(e.positive > e.negative))
+    """Fraction with ``c_k > max_{j != k} c_j``; a tie of t classes counts 1/t.
+
+    >>> sample_wise_accuracy(extremes([[1.0, 2.0], [1.0, 0.0]], [0, 0]))
+    0.75
+    """
+    if e.credit is None:
+        return float(np.mean((np.sign(e.positive - e.negative) + 1.0) / 2.0))
+    return float(np.mean(e.credit))
 
 
 def uniform_accuracy(e: Extremes) -> Threshold:

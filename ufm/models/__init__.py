@@ -10,7 +10,18 @@ from ufm.models.fixed import FixedClassifier
 from ufm.models.linear import Linear
 from ufm.models.spheres import Spheres
 
-__all__ = ["Coordinates", "FixedClassifier", "Linear", "Model", "NoBound", "Params", "Scaled", "Spheres", "parse", "pytree"]
+__all__ = [
+    "Coordinates",
+    "FixedClassifier",
+    "Linear",
+    "Model",
+    "NoBound",
+    "Params",
+    "Scaled",
+    "Spheres",
+    "parse",
+    "pytree",
+]
 
 NAMED: dict[str, type[Model]] = {model.name: model for model in (Linear, Spheres)}
 """The models that a command line or a spec can name."""

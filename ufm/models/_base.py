@@ -73,6 +73,8 @@ class Model:
     """
 
     name: ClassVar[str]
+    kind: ClassVar[str] = "a model of its own"
+    """The model in words, where a theorem needs it."""
     multiplicative: ClassVar[bool] = False
     """Whether logits are products ``W H`` of free factors with quadratic decays, of which the theorems speak."""
     collapses: ClassVar[bool] = False

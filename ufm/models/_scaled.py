@@ -77,7 +77,7 @@ class Scaled:
             return jnp.ones((), dtype)
         slope = jnp.linalg.norm(jax.grad(problem.loss)(jnp.zeros(problem.classes, dtype), 0))
         threshold = slope / (problem.samples * (problem.classes - 1.0)) ** 0.5
-        return jnp.maximum(1.0, 0.05 * threshold / jnp.sqrt(jnp.asarray(problem.decay.W * problem.decay.H, dtype)))
+        return jnp.maximum(1.0, 0.05 * threshold / jnp.asarray(problem.decay.price, dtype))
 
     def value_and_gradient(self, scaled: Params) -> tuple[Array, Params]:
         """The objective and its gradient in the scaled variables."""

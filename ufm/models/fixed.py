@@ -32,6 +32,7 @@ class FixedClassifier(Linear):
 
     W: Any
     name = "fixed"
+    kind = "a given classifier"
     multiplicative = False
 
     def check(self, problem: Problem) -> None:

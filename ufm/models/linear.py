@@ -36,6 +36,7 @@ class Linear(Model):
     """
 
     name = "linear"
+    kind = "a free classifier"
     multiplicative = True
     collapses = True
 
@@ -82,10 +83,14 @@ class Linear(Model):
 
         return product
 
-    def dual_scale(self, problem: Problem, V: Array) -> Array:
+    def spectral(self, problem: Problem, V: Array) -> tuple[Array, Array]:
+        """A matrix and the spectral norm that it may have for R* to be finite: ``V diag(1/sqrt m)``, and s."""
         roots = jnp.sqrt(jnp.asarray(problem.multiplicity, V.dtype))
-        allowed = jnp.sqrt(problem.decay.W) * jnp.sqrt(problem.decay.H)
-        return jnp.minimum(1.0, allowed / operator_norm(V / (roots[None, :] if roots.ndim else roots)))
+        return V / (roots[None, :] if roots.ndim else roots), jnp.asarray(problem.decay.price, V.dtype)
+
+    def dual_scale(self, problem: Problem, V: Array) -> Array:
+        A, allowed = self.spectral(problem, V)
+        return jnp.minimum(1.0, allowed / operator_norm(A))
 
     def conjugate(self, problem: Problem, V: Array, params: Params) -> tuple[Array, Array]:
         """0 wherever it is finite: `dual_scale` sees to that."""

@@ -20,6 +20,7 @@ column, so that W, H and b have comparable curvature.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ufm._base import axpy, matmul, norm, pytree, require_range
+from ufm._base import axpy, matmul, norm, operator_norm, pytree, require_range
 from ufm.models._base import Model
 from ufm.models._params import Params
 
@@ -57,6 +58,7 @@ class Spheres(Model):
 
     gamma: Any = 8.0
     name = "spheres"
+    kind = "unit features and classifier rows"
     decays = ()
 
     def __post_init__(self) -> None:
@@ -84,12 +86,18 @@ class Spheres(Model):
 
     def conjugate(self, problem: Problem, V: Array, params: Params) -> tuple[Array, Array]:
         """See the module; uniform weights are tried as well and the better bound kept."""
+        norms = [
+            operator_norm(V / jnp.sqrt(r)[:, None] / jnp.sqrt(c)[None, :]) for r, c in self.weights(problem, V, params)
+        ]
+        support = self.gamma * functools.reduce(jnp.minimum, norms)
+        return support, support
+
+    def weights(self, problem: Problem, V: Array, params: Params) -> list[tuple[Array, Array]]:
+        """Positive r (K,) and c (columns,) of sum one: uniform ones, and those along the multipliers at ``params``."""
         m = jnp.broadcast_to(jnp.asarray(problem.multiplicity, V.dtype), (problem.columns,))
         pull = -V * matmul(params.W, params.H)
         uniform = jnp.full((problem.classes,), 1.0 / problem.classes, V.dtype), m / problem.samples
-        adapted = _shares(jnp.sum(pull, axis=1)), _shares(jnp.sum(pull, axis=0))
-        support = self.gamma * jnp.minimum(_weighted_norm(V, *uniform), _weighted_norm(V, *adapted))
-        return support, support
+        return [uniform, (_shares(jnp.sum(pull, axis=1)), _shares(jnp.sum(pull, axis=0)))]
 
     @property
     def words(self) -> str:
@@ -108,11 +116,6 @@ def _shares(pull: Array) -> Array:
     """Positive weights that sum to one, along the multipliers where these are positive."""
     kept = jnp.maximum(pull, 1e-6 * jnp.max(jnp.abs(pull)) + jnp.finfo(pull.dtype).tiny)
     return kept / jnp.sum(kept)
-
-
-def _weighted_norm(V: Array, r: Array, c: Array) -> Array:
-    """``||R^-1/2 V C^-1/2||_op``."""
-    return jnp.linalg.norm(V / jnp.sqrt(r)[:, None] / jnp.sqrt(c)[None, :], 2)
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ class OnSpheres:
     def value_and_gradient(self, point: Params) -> tuple[Array, Params]:
         """Value and Riemannian gradient."""
         value, gradient = jax.value_and_grad(self.objective)(point)
-        return value, self._tangent(point, gradient)
+        return value, self.tangent(point, gradient)
 
     def hessian(self, point: Params) -> Callable[[Params], Params]:
         """Riemannian Hessian, as a map of tangent vectors."""
@@ -173,7 +176,7 @@ class OnSpheres:
         bend_w, bend_h = self._normal_parts(point, gradient)
 
         def product(xi: Params) -> Params:
-            euclidean = self._tangent(point, hvp(xi))
+            euclidean = self.tangent(point, hvp(xi))
             return Params(euclidean.W - bend_w * xi.W, euclidean.H - bend_h * xi.H, euclidean.b)
 
         return product
@@ -197,6 +200,7 @@ class OnSpheres:
         of_h = jnp.sum(point.H * g.H, axis=0, keepdims=True) / self.columns**2
         return of_w, of_h
 
-    def _tangent(self, point: Params, g: Params) -> Params:
+    def tangent(self, point: Params, g: Params) -> Params:
+        """The part of ``g`` that is tangent to the spheres."""
         of_w, of_h = self._normal_parts(point, g)
         return Params(g.W - of_w * point.W, g.H - of_h * point.H, g.b)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ufm.measurement import Measurement
 from ufm.plotting.style import BIAS, GREY, NEGATIVE, POSITIVE, style
+
+if TYPE_CHECKING:
+    from ufm.measurement import Measurement
 
 DRAWN_BINS = 128
 FILLED = 0.69
@@ -70,15 +72,17 @@ def score_histograms(axes: Axes, network: Measurement) -> None:
 
 
 def collapse_bars(axes: Axes, network: Measurement) -> None:
-    """NC1-NC4 on a logarithmic axis, each value over its bar; a zero has no bar."""
+    """NC1-NC4 on a logarithmic axis, each value over its bar; a zero, or what is no number, has no bar."""
     names = ("nc1", "nc2", "nc2_means", "nc3", "nc4")
     values = [float(getattr(network.collapse, name)) for name in names]
-    shown = [v for v in values if v > 1e-16]
+    shown = [v for v in values if 1e-16 < v < np.inf]
     floor = min(shown, default=1e-2) / 10.0
     axes.set_yscale("log")
     axes.set_ylim(floor, 10.0 * max(shown, default=1.0))
-    bars = axes.bar([name.upper().replace("_", "\n") for name in names], np.maximum(values, floor), color=GREY)
-    axes.bar_label(bars, [f"{v:.2g}" for v in values], padding=2, fontsize="small")
+    heights = [max(v, floor) if np.isfinite(v) else floor for v in values]
+    bars = axes.bar([name.upper().replace("_", "\n") for name in names], heights, color=GREY)
+    words = [f"{v:.2g}" if np.isfinite(v) else "infinite" if v > 0 else "undefined" for v in values]
+    axes.bar_label(bars, words, padding=2, fontsize="small")
     axes.set_title("collapse (0 = simplex ETF)")
 
 

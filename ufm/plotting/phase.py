@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib import pyplot as plt
 from matplotlib.colors import ListedColormap
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from ufm._base import require
+from ufm.atlas._phase import UNCONVERGED
 from ufm.plotting.style import BLUE, GREEN, GREY, ORANGE, style
 
 if TYPE_CHECKING:
@@ -56,18 +57,22 @@ def phase(diagram: Diagram, points: Sequence[Point], lattice: int = 160) -> Figu
             if member.any() and not member.all():
                 axes.contour(x, y, member.astype(float), levels=[0.5], colors="black", linewidths=0.8, zorder=3)
 
-        def dots(own: list[Point], marker: str, colour: str, label: str) -> None:
+        def dots(own: list[Point], marker: str, colour: str, label: str, **options: Any) -> None:
             if own:
                 x, y = [p.x for p in own], [p.y for p in own]
-                axes.plot(x, y, marker, color=colour, label=label, clip_on=False)
+                axes.plot(x, y, marker, color=colour, label=label, clip_on=False, **options)
 
         for i, r in enumerate(regimes):
             if (regions == i).any() and not any(p.measured == r and p.certified and not p.wrong for p in points):
                 axes.fill([], [], color=colours[r], alpha=0.18, label=r)
             dots([p for p in points if p.measured == r and p.certified and not p.wrong], "o", colours[r], r)
-        dots([p for p in points if not p.certified], "x", "black", "not certified")
+        unconverged = [p for p in points if p.measured == UNCONVERGED]
+        dots([p for p in points if not p.certified and p not in unconverged], "x", "black", "not certified")
+        dots(unconverged, "o", "black", UNCONVERGED, markerfacecolor="none")
         dots([p for p in points if p.wrong], "s", RED, "wrong side")
-        axes.set(xscale="log", yscale="log", xlabel=diagram.x_label, ylabel=diagram.y_label, title=diagram.title)
+        note = f"\n{len(unconverged)} of {len(points)} solves did not converge (hollow)" if unconverged else ""
+        title = diagram.title + note
+        axes.set(xscale="log", yscale="log", xlabel=diagram.x_label, ylabel=diagram.y_label, title=title)
         axes.grid(visible=False)
         for axis, values in ((axes.xaxis, x), (axes.yaxis, y)):
             if values[-1] < 100 * values[0]:  # too few powers of ten to read by

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from ufm._base import require
 from ufm.plotting.scores import SERIES
-from ufm.plotting.style import BLUE, style
+from ufm.plotting.style import BLUE, VERMILION, style
 from ufm.sweeps import Sweep
-from ufm.sweeps._predict import predicted
+from ufm.sweeps._predict import NOTES, predicted
 from ufm.sweeps._result import LABELS
 
 PANELS = 12
@@ -52,7 +52,8 @@ def pictures(sweep: Sweep) -> dict[str, Figure]:
 def scores_and_bias(sweep: Sweep, x: str | None = None) -> Figure:
     """Final scores and bias (points, every seed) over axis ``x``, one panel for every other choice.
 
-    Lines are the closed-form minimiser, where there is one; see `ufm.sweeps._predict.predicted`.
+    Lines are the closed-form minimiser, where there is one, dashed where it is not proven to be the minimum; see
+    `ufm.sweeps._predict.predicted`.
     """
     x = _axis(sweep, x)
     panels, left_out = _panels(sweep, [x, "seed"])
@@ -62,23 +63,28 @@ def scores_and_bias(sweep: Sweep, x: str | None = None) -> Figure:
         for axes, (name, panel), lines in zip(grid, panels, closed, strict=False):
             values = panel.coords[x]
             for key, (colour, text) in SERIES.items():
-                first, *_ = axes.plot(values, _spread(panel, key, [x]), "o", color=colour, alpha=0.6)
+                first, *_ = _dots(axes, panel, key, x, colour)
                 first.set_label(text)
                 if lines is not None:
-                    axes.plot(lines["x"], lines[key], "-", color=colour, zorder=3)
+                    line = "-" if lines["exact"].all() else "--"
+                    axes.plot(lines["x"], lines[key], line, color=colour, zorder=3)
             if _logarithmic(values):
                 axes.set_xscale("log")
             axes.set(xlabel=SYMBOLS.get(x, x), ylabel="score or bias", title=name)
         handles, labels = grid[0].get_legend_handles_labels()
         unique = dict(zip(labels, handles, strict=True))
         figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=3)
-        note = "points: solved" + (", lines: closed form" if any(lines is not None for lines in closed) else "")
+        proven = {bool(lines["exact"].all()) for lines in closed if lines is not None}
+        note = ", ".join(["points: solved", *(NOTES[kind] for kind in sorted(proven, reverse=True))])
         figure.suptitle(_title(sweep, left_out, note))
     return figure
 
 
 def line_plot(sweep: Sweep, quantity: str, x: str | None = None) -> Figure:
-    """One quantity over axis ``x`` (points for every seed, a line through medians), a panel for every other choice."""
+    """One quantity over axis ``x`` (points for every seed, a line through medians), a panel for every other choice.
+
+    Medians are of the lanes that are solved; the points of the others are hollow.
+    """
     require(sweep[quantity].ndim == len(sweep.dims), "quantity", quantity, "a number per lane")
     x = _axis(sweep, x)
     panels, left_out = _panels(sweep, [x, "seed"])
@@ -93,8 +99,9 @@ def line_plot(sweep: Sweep, quantity: str, x: str | None = None) -> Figure:
                 axes.set_yticks([int(v) for v in LABELS[quantity]], labels=[v.label for v in LABELS[quantity]])
                 axes.set_ylim(-0.5, len(LABELS[quantity]) - 0.5)
             else:
-                axes.plot(values[order], _median(points)[order], "-", color=colour, linewidth=1)
-            axes.plot(values, points, "o", color=colour, alpha=0.6)
+                solved = np.where(_where_solved(panel, [x]), points, np.nan)
+                axes.plot(values[order], _median(solved)[order], "-", color=colour, linewidth=1)
+            _dots(axes, panel, quantity, x, colour)
             if _logarithmic(values):
                 axes.set_xscale("log")
             axes.set(xlabel=SYMBOLS.get(x, x), ylabel=label, title=name)
@@ -103,13 +110,16 @@ def line_plot(sweep: Sweep, quantity: str, x: str | None = None) -> Figure:
 
 
 def heat_map(sweep: Sweep, quantity: str) -> Figure:
-    """One quantity over the first two numeric axes (the median over seeds), one panel for every other choice."""
+    """One quantity over the first two numeric axes (the median over seeds), one panel for every other choice.
+
+    The median is of the lanes that are solved, where there are any; a hollow circle marks cells with others.
+    """
     require(sweep[quantity].ndim == len(sweep.dims), "quantity", quantity, "a number per lane")
     numeric = numeric_axes(sweep)
     require(len(numeric) >= 2, "axes", list(sweep.dims), "two numeric ones or more for a heat map")
     y, x = numeric[:2]
     panels, left_out = _panels(sweep, [x, y, "seed"])
-    tables = [_median(_spread(panel, quantity, [y, x])) for _, panel in panels]
+    tables = [_median_of_solved(panel, quantity, [y, x]) for _, panel in panels]
     limits = (0.0, 2.0) if quantity == "regime" else (np.nanmin(tables), np.nanmax(tables))
     with style():
         figure, grid = _grid_of(len(panels), (4.8, 3.8))
@@ -117,6 +127,9 @@ def heat_map(sweep: Sweep, quantity: str) -> Figure:
             colours = plt.get_cmap("cividis", 3) if quantity == "regime" else "cividis"
             edges = (_edges(panel.coords[x]), _edges(panel.coords[y]))
             mesh = axes.pcolormesh(*edges, shown, vmin=limits[0], vmax=limits[1], cmap=colours)
+            doubtful = np.argwhere(~_where_solved(panel, [y, x]).all(axis=-1))
+            at = [panel.coords[axis][doubtful[:, i]] for axis, i in ((x, 1), (y, 0))]
+            axes.plot(*at, "o", markerfacecolor="none", color=VERMILION)
             for axis, which in ((x, "x"), (y, "y")):
                 if _logarithmic(panel.coords[axis]):
                     getattr(axes, f"set_{which}scale")("log")
@@ -147,7 +160,7 @@ def trajectories(sweep: Sweep) -> Figure:
                 ylabel=name.partition(".")[2],
                 title=title,
             )
-        figure.suptitle(_title(sweep, left_out or len(shown) < len(names) * len(panels)))
+        figure.suptitle(_title(sweep, left_out or len(shown) < len(names) * len(panels), hollow=False))
     return figure
 
 
@@ -158,6 +171,28 @@ def _spread(panel: Sweep, quantity: str, kept: list[str]) -> Any:
     if quantity in LOGARITHMIC:
         return np.log10(np.maximum(np.abs(values), 1e-16))
     return np.where(values < 0, np.nan, values) if quantity == "regime" else values
+
+
+def _where_solved(panel: Sweep, kept: list[str]) -> Any:
+    """Which lanes are solved, laid out as `_spread` lays out a quantity."""
+    values = np.moveaxis(panel.solved, [panel.dims.index(k) for k in kept], range(len(kept)))
+    return values.reshape(*values.shape[: len(kept)], -1)
+
+
+def _dots(axes: Any, panel: Sweep, quantity: str, x: str, colour: str) -> list[Any]:
+    """Every lane as a point: filled where it is solved, hollow where the solve did not end at a solution."""
+    values, points, solved = panel.coords[x], _spread(panel, quantity, [x]), _where_solved(panel, [x])
+    filled = axes.plot(values, np.where(solved, points, np.nan), "o", color=colour, alpha=0.6)
+    hollow = np.where(solved, np.nan, points)
+    if np.isfinite(hollow).any():
+        axes.plot(values, hollow, "o", color=colour, markerfacecolor="none")
+    return filled
+
+
+def _median_of_solved(panel: Sweep, quantity: str, kept: list[str]) -> Any:
+    """Median over the lanes of each cell that are solved, over all of them where none is."""
+    points, solved = _spread(panel, quantity, kept), _where_solved(panel, kept)
+    return _median(np.where(solved | ~solved.any(axis=-1, keepdims=True), points, np.nan))
 
 
 def _median(values: Any) -> Any:
@@ -217,6 +252,8 @@ def _grid_of(panels: int, size: tuple[float, float]) -> tuple[Figure, list[Any]]
     return figure, list(grid.flat)
 
 
-def _title(sweep: Sweep, left_out: bool, note: str = "") -> str:
-    words = [sweep.info.get("title", ""), note, f"the first {PANELS} panels only" if left_out else ""]
+def _title(sweep: Sweep, left_out: bool, note: str = "", *, hollow: bool = True) -> str:
+    lost = int(np.sum(~sweep.solved))
+    count = f"{lost} of {sweep.solved.size} did not converge{' (hollow)' if hollow else ''}" if lost else ""
+    words = [sweep.info.get("title", ""), note, count, f"the first {PANELS} panels only" if left_out else ""]
     return "; ".join(w for w in words if w)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ufm.solvers._core import Solution, Status, run
+from ufm.solvers._core import Solution, Status, answered, run
 from ufm.solvers._solve import best_of, eliminates, multistart, parse, solve
 from ufm.solvers.gradient import Gradient
 from ufm.solvers.lbfgs import LBFGS
 from ufm.solvers.lifted import Lifted
 from ufm.solvers.newton import Newton
+from ufm.solvers.saddles import judged
 from ufm.solvers.sharding import shard
 
 __all__ = [
@@ -17,8 +18,10 @@ __all__ = [
     "Newton",
     "Solution",
     "Status",
+    "answered",
     "best_of",
     "eliminates",
+    "judged",
     "multistart",
     "parse",
     "run",

@@ -26,11 +26,13 @@ from ufm.problem import Params, Problem
 
 
 class Status(enum.IntEnum):
-    """Why a solve ended.
+    """Why a solve ended, with a readable name and, unless it converged, what to do about it.
 
     >>> import ufm
     >>> [status.label for status in ufm.Status]
-    ['running', 'converged', 'max steps', 'stalled', 'nonfinite']
+    ['running', 'converged', 'max steps', 'stalled', 'nonfinite', 'saddle']
+    >>> ufm.Status.MAX_STEPS.remedy
+    'allow more steps (max_steps), or a larger tolerance (tol)'
     """
 
     RUNNING = 0
@@ -40,11 +42,48 @@ class Status(enum.IntEnum):
     """No further progress is possible in this precision; the tolerance was not reached."""
     NONFINITE = 4
     """The value or gradient became NaN or infinite; ``params`` are the last finite ones."""
+    SADDLE = 5
+    """The stopping rule was met at a strict saddle, which is no minimum; see `ufm.solvers.saddles`."""
 
     @property
     def label(self) -> str:
         """Readable name, such as ``"converged"``."""
         return self.name.lower().replace("_", " ")
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it, in words; empty where nothing is to be done."""
+        return REMEDIES.get(self, "")
+
+
+REMEDIES = {
+    Status.RUNNING: "let the solve go on",
+    Status.MAX_STEPS: "allow more steps (max_steps), or a larger tolerance (tol)",
+    Status.STALLED: "solve in float64, or allow a larger tolerance (tol)",
+    Status.NONFINITE: "start nearer to zero (scale), take shorter steps (lr), or check that the loss is finite",
+    Status.SADDLE: "start elsewhere (key, scale > 0), or say saddles='keep' if critical points are wanted",
+}
+"""`Status.remedy`, in the words of `ufm.solve`."""
+
+PROVEN = 1e-10
+"""A certified gap within this share of the value proves a minimum, as it does in `ufm.atlas`."""
+
+
+def answered(status: Any, value: Any, gap: Any, rounding: Any) -> Any:
+    """Whether a solve gave what was asked for: it converged, or stalled at a point that a certificate proves minimal.
+
+    Args:
+        status: a `Status` as an integer; this and the rest may be arrays, traced or not.
+        value: objective.
+        gap: certified gap.
+        rounding: of the certificate; a smaller gap is no less proof.
+
+    >>> import ufm
+    >>> bool(answered(ufm.Status.STALLED, 2.0, 1e-15, 1e-14)), bool(answered(ufm.Status.STALLED, 2.0, 1e-3, 1e-14))
+    (True, False)
+    """
+    proven = (gap <= rounding) | (gap <= PROVEN * abs(value))
+    return (status == Status.CONVERGED) | ((status == Status.STALLED) & proven)
 
 
 @pytree()
@@ -77,6 +116,11 @@ class Solution:
     def status_name(self) -> str:
         """Readable status of a single (unbatched) solution."""
         return Status(int(self.status)).label
+
+    @property
+    def remedy(self) -> str:
+        """What to do about the status of a single (unbatched) solution; empty where it converged."""
+        return Status(int(self.status)).remedy
 
     @property
     def converged(self) -> Any:
@@ -129,7 +173,8 @@ def run(solver: Solver, problem: Problem, params: Params) -> Solution:
         params: the start, W (K, d), H (d, columns) and b; its dtype is that of the solve.
 
     Returns:
-        A `Solution` of arrays; nothing is raised, the ``status`` says how it ended.
+        A `Solution` of arrays; nothing is raised, the ``status`` says how it ended. Strict saddles count as
+        converged here: `judged` tells them apart, as `solve` and `sweep` do.
 
     >>> import dataclasses, jax, ufm
     >>> problem = ufm.Problem(3, 4, 2, loss=ufm.losses.CE())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,8 +15,9 @@ import optax
 from jax import Array
 
 from ufm._base import nearest, read_call, require
-from ufm.problem import Params, Problem
+from ufm.problem import Params, Problem, require_single
 from ufm.solvers import classwise
+from ufm.solvers import saddles as points
 from ufm.solvers._core import TOLERANCES, Solution, Solver, Status, advance, least_tolerance, run, with_tolerance
 from ufm.solvers.gradient import Gradient
 from ufm.solvers.lbfgs import LBFGS
@@ -37,10 +40,26 @@ OPTIONS: dict[str, tuple[str, ...]] = dict.fromkeys(NAMED, ()) | {
     "adamw": ("lr", "decay"),
 }
 
-_run = jax.jit(run, static_argnums=0)
+SADDLES = ("leave", "keep")
+ESCAPES = 3
+"""Saddles that a solve leaves: the first one by symmetry, and others that lie on the way down from it."""
+
 _eliminated = jax.jit(classwise.eliminated)
 _expanded = jax.jit(classwise.expanded)
-_run_eliminated = jax.jit(classwise.run_eliminated, static_argnums=0)
+
+
+def _screened(solve: Callable[..., Solution], solver: Solver, problem: Any, params: Params) -> tuple[Solution, Array]:
+    """A solve, and whether its end needs a look for negative curvature: one program."""
+    found = solve(solver, problem, params)
+    return found, (found.status == Status.CONVERGED) & ~points.screened(problem, found.params, found.residual)
+
+
+_run = jax.jit(functools.partial(_screened, run), static_argnums=0)
+_run_eliminated = jax.jit(functools.partial(_screened, classwise.run_eliminated), static_argnums=0)
+_suspect = jax.jit(
+    lambda problem, found: (found.status == Status.CONVERGED) & ~points.screened(problem, found.params, found.residual)
+)
+_way_down = jax.jit(points.way_down)
 _start = jax.jit(lambda solver, problem, params: solver.start(problem.astype(params.H.dtype), params), static_argnums=0)
 _advance = jax.jit(advance, static_argnums=0)
 _finish = jax.jit(lambda solver, problem, state: solver.finish(problem, state), static_argnums=0)
@@ -67,6 +86,7 @@ def solve(
     init: Params | None = None,
     *,
     eliminate: bool = True,
+    saddles: str = "leave",
     starts: int = 1,
     scale: float = 1.0,
     bias_mean: float = 0.0,
@@ -84,6 +104,9 @@ def solve(
             any (W, b) the best features of a class coincide, so the problem with one feature per class has
             the same minimum at a cost that does not depend on n. Value and gradient are those of the full
             problem. False keeps every feature free at every step: the run that *shows* collapse.
+        saddles: a solve that converges to a strict saddle leaves it along a direction of negative curvature and
+            goes on (Newton and L-BFGS; from the third saddle, and with other solvers, the status is ``saddle``).
+            ``"keep"`` returns any critical point as converged, for those who look for them.
         starts: number of random starts; the solution of lowest value is returned (`multistart`
             returns them all).
         scale: of the random start (`Problem.init`).
@@ -92,7 +115,7 @@ def solve(
         progress: called from the host with (steps, residual) between chunks of the solve.
 
     Raises:
-        InputError: for a start of the wrong shape, or a tolerance that the dtype cannot reach.
+        InputError: for a start of the wrong shape, a tolerance that the dtype cannot reach, or a batch of problems.
 
     >>> import jax; jax.config.update("jax_enable_x64", True)
     >>> import ufm
@@ -107,6 +130,7 @@ def solve(
         solver,
         init,
         eliminate=eliminate,
+        saddles=saddles,
         starts=starts,
         scale=scale,
         bias_mean=bias_mean,
@@ -134,6 +158,7 @@ def multistart(
     init: Params | None = None,
     *,
     eliminate: bool = True,
+    saddles: str = "leave",
     starts: int = 1,
     scale: float = 1.0,
     bias_mean: float = 0.0,
@@ -150,7 +175,9 @@ def multistart(
     [0.213667, 0.213667, 0.213667]
     """
     require(isinstance(problem, Problem), "problem", type(problem).__name__, "a ufm.Problem")
+    require_single(problem)
     problem.loss.check(problem.classes)
+    require(saddles in SADDLES, "saddles", saddles, nearest(str(saddles), SADDLES))
     require(isinstance(starts, (int, np.integer)) and starts >= 1, "starts", starts, "a whole number >= 1")
     require(np.isfinite(scale) and scale >= 0, "scale", scale, "a finite number >= 0")
     require(bool(np.isfinite(bias_mean)), "bias_mean", bias_mean, "a finite number")
@@ -161,12 +188,12 @@ def multistart(
     solver = resolve(solver, dtype)
     if init is not None:
         require(starts == 1, "starts", starts, "1 when an initial point is given")
-        points = [_checked(problem, init, dtype)]
+        begun = [_checked(problem, init, dtype)]
     else:
         keys = [key] if starts == 1 else jax.random.split(key, starts)
-        points = [problem.init(k, scale, bias_mean, dtype) for k in keys]
+        begun = [problem.init(k, scale, bias_mean, dtype) for k in keys]
     eliminate = eliminate and eliminates(solver, problem)
-    return [_solve_one(solver, problem, point, progress, eliminate) for point in points]
+    return [_solve_one(solver, problem, start, progress, eliminate, saddles == "leave") for start in begun]
 
 
 def eliminates(solver: Solver | str | None, problem: Problem) -> bool:
@@ -235,7 +262,36 @@ def _solve_one(
     params: Params,
     progress: Callable[[int, float], None] | None,
     eliminate: bool,
+    leave: bool,
 ) -> Solution:
+    found, suspect = _attempt(solver, problem, params, progress, eliminate)
+    spent = [found]
+    while leave and bool(suspect):
+        below, saddle = _way_down(problem, found.params, found.residual)
+        if not bool(saddle):
+            break
+        if len(spent) > ESCAPES or not isinstance(solver, (Newton, LBFGS)):
+            return dataclasses.replace(_totalled(spent), status=jnp.asarray(Status.SADDLE, jnp.int32))
+        found, suspect = _attempt(solver, problem, below, progress, eliminate)
+        spent.append(found)
+    return _totalled(spent)
+
+
+def _totalled(spent: Sequence[Solution]) -> Solution:
+    """The last solution, with the steps and evaluations of all."""
+    if len(spent) == 1:
+        return spent[0]
+    steps, evaluations = (sum(getattr(s, name) for s in spent) for name in ("steps", "evaluations"))
+    return dataclasses.replace(spent[-1], steps=steps, evaluations=evaluations)
+
+
+def _attempt(
+    solver: Solver,
+    problem: Problem,
+    params: Params,
+    progress: Callable[[int, float], None] | None,
+    eliminate: bool,
+) -> tuple[Solution, Array]:
     if progress is None:
         return (_run_eliminated if eliminate else _run)(solver, problem, params)
     solved, start = _eliminated(problem, params) if eliminate else (problem, params)
@@ -249,4 +305,5 @@ def _solve_one(
         if time.perf_counter() - began < 0.25:
             chunk *= 2
         progress(int(state.steps), float(state.residual))
-    return _finish(solver, problem, _expanded(problem, state) if eliminate else state)
+    found = _finish(solver, problem, _expanded(problem, state) if eliminate else state)
+    return found, _suspect(problem, found)

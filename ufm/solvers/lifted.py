@@ -84,7 +84,7 @@ class Lifted:
 
     def step(self, problem: Problem, state: LiftedState) -> LiftedState:
         """One proximal step with backtracking on the curvature."""
-        weight = jnp.sqrt(jnp.asarray(problem.decay.W * problem.decay.H, state.curvature.dtype))
+        weight = jnp.asarray(problem.decay.price, state.curvature.dtype)
         smooth = _smooth_part(problem, state.curvature.dtype)
         value, (gY, gb) = jax.value_and_grad(smooth)(state.ahead)
         Y, b = state.ahead
@@ -118,7 +118,7 @@ class Lifted:
         Y, b = state.point
         left, sizes, right = jnp.linalg.svd(Y, full_matrices=False)
         root = jnp.sqrt(sizes)
-        r = jnp.sqrt(jnp.sqrt(jnp.asarray(problem.decay.H / problem.decay.W, Y.dtype)))
+        r = jnp.sqrt(jnp.asarray(problem.decay.ratio, Y.dtype))
         columns = jnp.sqrt(jnp.broadcast_to(jnp.asarray(problem.multiplicity, Y.dtype), (problem.columns,)))
         empty = problem.dim - sizes.shape[0]
         W = jnp.pad(left * root[None, :] * r, ((0, 0), (0, max(empty, 0))))

@@ -7,7 +7,10 @@ Negative curvature carries it off strict saddles. Near the solution, where the d
 drowns in the rounding of f, both decreases get the same allowance (their Sec. 17.4.2).
 
 Where a convex loss makes every minimiser collapse, the Hessian is replaced by its two blocks at the class
-means (`classwise`): the products of one do not depend on N, the other falls idle as the features meet.
+means (`classwise`): the products of one do not depend on N, the other falls idle as the features meet. Far
+from there the block of the means is wrong by what the deviations add to the curvature in W, a hundredfold
+where decay_H is much larger than decay_W, and the radius that keeps W in check would make the deviations
+crawl: they then move alone, in a ball of their own, until they fit into it.
 
 Small decays make the valley of equal products W H narrow, and Newton crawls along it. The decays of W and H
 therefore start inflated, at a twentieth of where everything collapses to zero, and fall to their own
@@ -47,6 +50,8 @@ class NewtonState:
     gradient: Params
     gradient_norm: Any
     radius: Any
+    within: Any
+    """Radius for the deviations from class means where they move alone."""
     inflation: Any
     status: Any
     steps: Any
@@ -88,6 +93,7 @@ class Newton:
             gradient=jax.tree.map(jnp.zeros_like, point),
             gradient_norm=jnp.zeros((), dtype),
             radius=norm(point),
+            within=norm(point),
             inflation=space.first_inflation() if self.anneal else jnp.ones((), dtype),
             status=jnp.asarray(Status.RUNNING, jnp.int32),
             steps=jnp.asarray(-1, jnp.int32),
@@ -104,7 +110,7 @@ class Newton:
         floor = jnp.maximum(0.1 * (self.tol or 0.0), 4.0 * jnp.finfo(state.radius.dtype).eps)
         forcing = state.residual * jnp.minimum(0.3, jnp.sqrt(state.residual))
         target = jnp.where(forcing > 1e3 * floor, forcing, floor) * jnp.sqrt(2.0 * jnp.abs(state.value))
-        move, length, predicted, products, on_boundary = self.subproblem(scaled, state, target)
+        move, length, predicted, products, on_boundary, alone = self.subproblem(scaled, state, target)
         trial = scaled.retract(state.point, move)
         value, gradient = scaled.value_and_gradient(trial)
         gradient_norm = norm(gradient)
@@ -120,9 +126,11 @@ class Newton:
 
         # A start at the origin still needs a radius of the size of the solution, about sqrt(2 f).
         initial = jnp.maximum(state.radius, 1e-2 * jnp.sqrt(2.0 * jnp.abs(value)))
-        grown = jnp.where(on_boundary, 2.5 * state.radius, state.radius)
-        radius = jnp.where(~accept | (ratio < 0.25), 0.25 * length, jnp.where(ratio > 0.7, grown, state.radius))
-        radius = jnp.where(first, initial, radius)
+        ball = jnp.where(alone, state.within, state.radius)
+        grown = jnp.where(on_boundary, 2.5 * ball, ball)
+        ball = jnp.where(~accept | (ratio < 0.25), 0.25 * length, jnp.where(ratio > 0.7, grown, ball))
+        radius = jnp.where(first, initial, jnp.where(alone, state.radius, ball))
+        within = jnp.where(first, initial, jnp.where(alone, ball, state.within))
 
         point = choose(accept, trial, state.point)
         gradient = choose(accept, gradient, state.gradient)
@@ -158,31 +166,46 @@ class Newton:
             gradient=gradient,
             gradient_norm=gradient_norm,
             radius=radius,
+            within=within,
             inflation=following,
             status=status.astype(jnp.int32),
             steps=state.steps + 1,
             evaluations=state.evaluations + products + 1.0,
         )
 
-    def subproblem(self, space: Any, state: NewtonState, target: Array) -> tuple[Params, Array, Array, Array, Array]:
-        """A move, its length, the decrease that the model predicts, the cost, and whether it ends on the boundary."""
+    def subproblem(
+        self, space: Any, state: NewtonState, target: Array
+    ) -> tuple[Params, Array, Array, Array, Array, Array]:
+        """Move, length, decrease predicted, cost, whether on the boundary, whether of the deviations alone."""
         if not classwise.collapses(space.problem):
-            return steihaug(space.hessian(state.point), state.gradient, state.radius, target, self.max_cg)
+            found = steihaug(space.hessian(state.point), state.gradient, state.radius, target, self.max_cg)
+            return *found, jnp.zeros((), bool)
         # Two orthogonal blocks, each in its own ball: a trust region in the larger of the two lengths.
         split = classwise.Classwise(space)
         means, slope = split.means(state.point), split.means(state.gradient)
+        slope_w = state.gradient.H - split.spread(slope)
+        # The means' block errs by the deviations. Where that has cut the radius to less than half of these, they
+        # move alone, in a ball of their own and to a tenth of their own gradient (a quadratic then takes three such
+        # steps to a thousandth), if the decrease is not lost in rounding.
+        deviations = norm(state.point.H - split.spread(means))
+        rounding = 100.0 * jnp.finfo(deviations.dtype).eps * jnp.abs(state.value)
+        alone = (2.0 * state.radius < deviations) & (norm(slope_w) * deviations > rounding)
         move, length, predicted, products, on_boundary = steihaug(
             split.mean_hessian(means), slope, state.radius, target, self.max_cg
         )
+        ball, target_w = choose(alone, (state.within, 0.1 * norm(slope_w)), (state.radius, target))
         within, length_w, predicted_w, products_w, on_boundary_w = steihaug(
-            split.deviation_hessian(means), state.gradient.H - split.spread(slope), state.radius, target, self.max_cg
+            split.deviation_hessian(means), slope_w, ball, target_w, self.max_cg
         )
+        others = jnp.where(alone, 0.0, 1.0).astype(length.dtype)
+        move = jax.tree.map(lambda x: others * x, move)
         return (
             Params(move.W, split.spread(move) + within, move.b),
-            jnp.maximum(length, length_w),
-            predicted + predicted_w,
+            jnp.maximum(others * length, length_w),
+            others * predicted + predicted_w,
             products * (space.problem.classes / space.problem.samples) + products_w,
-            on_boundary | on_boundary_w,
+            (~alone & on_boundary) | on_boundary_w,
+            alone,
         )
 
     def finish(self, problem: Problem, state: NewtonState) -> Solution:

@@ -21,7 +21,7 @@ import numpy as np
 
 from ufm import losses, models
 from ufm._base import InputError, nearest, require
-from ufm.problem import Problem
+from ufm.problem import Problem, require_single
 from ufm.solvers import Gradient, Lifted, parse
 from ufm.solvers._solve import resolve
 
@@ -121,10 +121,13 @@ def plan(
 
     The rest holds where it is no axis; see `ufm.sweep`.
     """
-    require(isinstance(problem, Problem), "problem", type(problem).__name__, "a ufm.Problem")
+    allowed = "a ufm.Problem; solve other kinds one by one with ufm.solve"
+    require(isinstance(problem, Problem), "problem", type(problem).__name__, allowed)
+    require_single(problem)
     grid = isinstance(axes, Mapping)
     values, pointers, shape = _grid(axes) if isinstance(axes, Mapping) else _listed(axes)
     require(int(np.prod(shape)) > 0, "axes", dict.fromkeys(values), "axes of at least one value each")
+    _refuse_overlaps(list(values))
     static = [name for name in values if name in STATIC]
     dynamic = [name for name in values if name not in STATIC]
     for name, default in START.items():
@@ -153,6 +156,14 @@ def plan(
     dims = tuple(values) if grid else ("lane",)
     described = (dims, shape, np.dtype(dtype).name, solver, sorted((options or {}).items()), keep)
     return Plan(coords, dims, shape, groups, _fingerprint(groups, coords, *described))
+
+
+def _refuse_overlaps(axes: Sequence[str]) -> None:
+    """Two axes that set the same leaf, or a whole and a part of it, leave open which of them a lane has."""
+    parts = [(axis, part) for axis in axes for part in axis.split(",")]
+    for (axis, part), (other, another) in itertools.combinations(parts, 2):
+        apart = part != another and not part.startswith(f"{another}.") and not another.startswith(f"{part}.")
+        require(apart, "axes", (axis, other), f"apart: {part!r} and {another!r} set the same")
 
 
 def _grid(axes: Mapping[str, Any]) -> tuple[dict[str, list], dict[str, np.ndarray], tuple[int, ...]]:

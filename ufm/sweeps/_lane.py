@@ -12,13 +12,16 @@ from jax import Array
 from ufm import metrics
 from ufm._base import cast
 from ufm.problem import Params, Problem
-from ufm.solvers import Solution, Status
+from ufm.solvers import Solution, Status, answered, judged
+from ufm.solvers._core import TOLERANCES
 from ufm.solvers.gradient import bias_and_scores
 from ufm.theory import Regime
 from ufm.theory.certificate import TIGHT, _certify
 
 FAILED = (Status.NONFINITE,)
 """Statuses of a lane that has no result: its numbers are NaN."""
+UNCONVERGED = -1
+"""In place of a `Regime` where the solve did not end at a solution (`ufm.solvers.answered`)."""
 
 
 def begin(problem: Problem, lane: Mapping[str, Any], dtype: Any) -> Params:
@@ -33,6 +36,7 @@ def mean_bias(params: Params, dtype: Any) -> Array:
 
 def measure(problem: Problem, solution: Solution, bias_start: Array) -> dict[str, Array]:
     """Everything that a sweep keeps of a lane, evaluated in the widest float of the platform."""
+    solution = judged(problem, solution)
     wide = jnp.zeros((), float).dtype
     problem, params = problem.astype(wide), cast(solution.params, wide)
     certificate = _certificate(problem, params)
@@ -56,9 +60,11 @@ def measure(problem: Problem, solution: Solution, bias_start: Array) -> dict[str
     }
     failed = jnp.isin(solution.status, jnp.asarray(FAILED, jnp.int32)) | ~jnp.isfinite(certificate.value)
     status = jnp.where(failed, Status.NONFINITE, solution.status)
+    solved = answered(status, certificate.value, certificate.gap, certificate.rounding)
+    found = regime(problem, params, certificate.value, smallest(solution))
     return {
         **{name: jnp.where(failed, jnp.nan, x) for name, x in numbers.items()},
-        "regime": jnp.where(failed, -1, regime(problem, params, certificate.value)).astype(jnp.int32),
+        "regime": jnp.where(solved, found, UNCONVERGED).astype(jnp.int32),
         "status": status.astype(jnp.int32),
         "steps": solution.steps.astype(jnp.int32),
         "evaluations": jnp.asarray(solution.evaluations, wide),
@@ -74,15 +80,30 @@ def _certificate(problem: Problem, params: Params) -> Any:
     return jax.lax.cond(tight, lambda: plain, lambda: _certify(problem, params, polish=True))
 
 
-def regime(problem: Problem, params: Params, value: Array) -> Array:
-    """`Regime` of a point by its classifier alone: its mean row, and what is left of it.
+def smallest(solution: Solution) -> Array:
+    """Size, relative to that of a solution, below which a part of the classifier counts as absent.
 
-    Sizes count relative to ``sqrt(2 f / decay_W)``, which ``||W||`` cannot exceed at a minimum. In an imbalanced
-    problem ``ETF`` means no more than a centred classifier that is not zero.
+    A solve ends within ``residual/curvature`` of a minimum. Curvatures down to the square root of the tolerance are
+    told from zero, in the dtype of the solve; nearer than that to a threshold a regime may be called either way.
     """
-    mean = jnp.mean(params.W, axis=0)
-    size = jnp.sqrt(2.0 * jnp.abs(value) / problem.decay.W)
-    tiny = 1e-5 if value.dtype == jnp.float64 else 5e-3
-    shifted = jnp.linalg.norm(mean) * problem.classes**0.5 > tiny * size
-    split = jnp.linalg.norm(params.W - mean[None, :]) > tiny * size
+    tol = TOLERANCES[solution.params.H.dtype.name]
+    return jnp.sqrt(jnp.maximum(jnp.asarray(solution.residual, float), tol))
+
+
+def parts(problem: Problem, W: Array, value: Any, least: Any) -> tuple[Array, Array]:
+    """Whether the rows of ``W`` (K, d) share a mean, and whether they differ.
+
+    Sizes count relative to ``sqrt(2 f / decay_W)``, which ``||W||`` cannot exceed at a minimum, from ``least`` on.
+    """
+    mean = jnp.mean(W, axis=0)
+    size = least * jnp.sqrt(2.0 * jnp.abs(value) / problem.decay.W)
+    return jnp.linalg.norm(mean) * problem.classes**0.5 > size, jnp.linalg.norm(W - mean[None, :]) > size
+
+
+def regime(problem: Problem, params: Params, value: Array, least: Any) -> Array:
+    """`Regime` of a point by its classifier alone; see `parts`.
+
+    In an imbalanced problem ``ETF`` means no more than a centered classifier that is not zero.
+    """
+    shifted, split = parts(problem, params.W, value, least)
     return jnp.where(shifted, Regime.MEAN_SHIFTED, jnp.where(split, Regime.ETF, Regime.ZERO))

@@ -8,6 +8,8 @@ from ufm import theory
 from ufm.sweeps._axes import START, leaf_names
 from ufm.sweeps._result import Sweep
 
+NOTES = {True: "lines: closed form", False: "dashed lines: best symmetric point, not proven to be the minimum"}
+"""What a line of predictions is, by whether every one of them is exact."""
 FINE = 60
 """Points of a line over a continuous axis."""
 
@@ -19,7 +21,8 @@ def predicted(sweep: Sweep, x: str) -> dict[str, np.ndarray] | None:
     of the start (sum of the bias gradients = decay_b times sum of b), which is what is predicted.
 
     Returns:
-        ``x`` (m,) and ``positive``, ``negative``, ``bias`` (m,).
+        ``x`` (m,) and ``positive``, ``negative``, ``bias`` (m,); ``exact`` (m,) is 1 where the point is proven to be
+        the minimizer and 0 where it is the best symmetric point only.
     """
     if sweep.problem is None:
         return None
@@ -42,5 +45,5 @@ def predicted(sweep: Sweep, x: str) -> dict[str, np.ndarray] | None:
             bias = place if x == "bias_mean" else float(sweep.info["start"]["bias_mean"])
         K = problem.classes
         mean = closed.shift / K
-        rows.append((place, closed.gap * (K - 1) / K + mean, -closed.gap / K + mean, bias))
-    return dict(zip(("x", "positive", "negative", "bias"), np.array(rows, float).T, strict=True))
+        rows.append((place, closed.gap * (K - 1) / K + mean, -closed.gap / K + mean, bias, closed.exact))
+    return dict(zip(("x", "positive", "negative", "bias", "exact"), np.array(rows, float).T, strict=True))

@@ -12,7 +12,7 @@ import numpy as np
 
 from ufm._base import nearest, require
 from ufm.problem import Problem
-from ufm.solvers import Status
+from ufm.solvers import Status, answered
 from ufm.sweeps._axes import STATIC, leaf_names, with_leaf, with_static
 from ufm.theory import Regime
 
@@ -31,7 +31,8 @@ class Sweep:
         data: arrays (dims...) by name: ``value``, ``lower_bound``, ``gap`` and its ``rounding``; ``regime`` (a
             `ufm.theory.Regime`); ``bias``, ``bias_std``, ``bias_start``; unbiased scores ``positive`` and
             ``negative`` with ``_min`` and ``_max``; ``nc1`` to ``nc4``; ``grad_norm``, ``residual``, ``steps``,
-            ``evaluations``; ``status`` (a `ufm.Status`). A failed lane is NaN, with its status and regime -1.
+            ``evaluations``; ``status`` (a `ufm.Status`). A failed lane is NaN, with its status. A lane that is not
+            ``solved`` has no regime: -1, "unconverged" in words.
             Trajectories have one dimension more, and names that begin with ``trajectory.``.
         problem: what was varied; None where it was not stored (a user's own loss).
         info: lanes, chunks, engine, devices, ``useful`` (share of the evaluations made that some lane
@@ -58,8 +59,13 @@ class Sweep:
         return self._counted("status")
 
     @property
+    def solved(self) -> np.ndarray:
+        """Which lanes (dims...) ended at a solution: see `ufm.solvers.answered`."""
+        return np.asarray(answered(*(self[name] for name in ("status", "value", "gap", "rounding"))))
+
+    @property
     def regimes(self) -> dict[str, int]:
-        """How many lanes have which minimiser; ``"unknown"`` where a lane failed."""
+        """How many lanes have which minimizer; ``"unconverged"`` where a lane is not solved."""
         return self._counted("regime")
 
     def _counted(self, name: str) -> dict[str, int]:
@@ -162,7 +168,7 @@ class Sweep:
 
 
 def _label(name: str, value: int) -> str:
-    return "unknown" if value < 0 else LABELS[name](int(value)).label
+    return "unconverged" if value < 0 else LABELS[name](int(value)).label
 
 
 def at(problem: Problem, choice: Mapping[str, Any]) -> Problem:

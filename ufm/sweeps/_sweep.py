@@ -74,7 +74,8 @@ def sweep(
     directory ``out``, and all return the whole result.
 
     Raises:
-        InputError: for an unknown axis, a value that the problem refuses, or a directory in use or of another sweep.
+        InputError: for an unknown axis, two that set the same leaf, a value that the problem refuses, a problem
+            of another kind, or a directory in use or of another sweep.
 
     >>> import jax; jax.config.update("jax_enable_x64", True)
     >>> import ufm
@@ -87,8 +88,8 @@ def sweep(
     for key in options or {}:
         require(key in OPTIONS, "key of options", key, nearest(key, OPTIONS))
     start = {"seed": seed, "scale": scale, "bias_mean": bias_mean}
-    problem.loss.check(problem.classes)
     layout = plan(problem, axes, solver, start, dtype, options, keep)
+    problem.loss.check(problem.classes)
     require(chunk is None or chunk >= 1, "chunk", chunk, "a whole number >= 1")
     store = None if out is None else Store(out)
     require(

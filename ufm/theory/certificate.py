@@ -15,10 +15,22 @@ the rank of the lifted solution D is valid but not tight. A critical point with 
 With a fixed classifier the problem over (H, b) is dual to
 ``-1/N sum m_i l*(u_i) - sum m_i ||W'u_i||^2/(2 decay_H N^2) + decay_W/2 ||W||^2 - (bias term)``, tight for
 every W and d.
+
+**Without decay of the bias** U must balance, ``r = U m / N = 0``, which no rounded U does. Mix it with a T that does
+not: ``U' = (1 - t) U + t T``, ``T = Q - (1 - t)/t r 1'``, with Q balanced inside the domain by a margin c of each entry
+(`rounding.mixture`). ``t = |r|_max / c`` makes U' balanced and feasible, and l* being convex it costs D no more than
+``t (D + max l*(T))``, and its norm grows by at most ``t sqrt(5 N)``: U' is shrunk by as much.
+
+**Rounding.** U is whatever numbers were computed: D bounds f* at any U, so that neither they nor the logits need be
+right. Allowed for are (model and error factors in `rounding`): that of each conjugate, of U's distance from the domain
+(it moves the norm and the resultant), and of each sum. The computed s may exceed the largest by a factor 1 + x. As D is
+concave along U, ``D(s) - D(s/(1 + x)) <= x (D(s) - D(0))``, and D(0) is at least the loss's infimum. The error of the
+objective is added, so that ``f - f* <= gap + rounding`` as well.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +41,9 @@ from jax import Array
 
 from ufm._base import in_float64, is_traced, pytree
 from ufm.problem import Params, Problem
+from ufm.theory import rounding as errors
+from ufm.theory.regularizer import Dual, Part, Regularizer, regularizer
+from ufm.theory.rounding import depth, gamma, total
 
 POLISH = 8
 """Newton steps on the bias before the dual point is formed."""
@@ -46,7 +61,9 @@ class Certificate:
         gap: objective minus lower_bound.
         value: objective at the point, in float64.
         scale: s, the factor that made the dual point feasible; 1 at a certified minimiser.
-        rounding: allowance for the rounding of this evaluation: ``f* >= lower_bound - rounding``.
+        rounding: proved bound on the rounding of this evaluation: ``f* >= lower_bound - rounding``, and the exact
+            objective at the point is at most ``f* + gap + rounding``. What it assumes of a user's loss, whose rounding
+            nobody knows, `ufm.theory.rounding` says.
     """
 
     lower_bound: Any
@@ -62,6 +79,9 @@ def certify(problem: Problem, params: Params) -> Certificate:
     Args:
         problem: any problem: balanced or not, any dimension, any bias.
         params: any finite point of its shapes. Under a transformation (jit, vmap) its dtype is kept.
+
+    Bound, gap and value have exact derivatives, forward and reverse, wherever the point is not yet optimal. At a
+    minimizer the bound has a kink (s reaches 1, singular values coincide), and one of its slopes is returned.
 
     >>> import ufm
     >>> problem = ufm.Problem(4, 6, 3, loss=ufm.losses.CE(), decay=ufm.Decay(0.1, 0.1, 0.1))
@@ -81,75 +101,140 @@ def certify(problem: Problem, params: Params) -> Certificate:
 
 def _certify(problem: Problem, params: Params, *, polish: bool) -> Certificate:
     params = problem.model.onto(params)  # norms that are one in float32 are not in float64
-    value = problem.objective(params)
-    point = polish_bias(problem, params) if polish and params.b is not None else params
-    bound, scale, rounding = _dual_bound(problem, point, undecayed=polish)
-    return Certificate(bound, value - bound, value, scale, rounding + jnp.finfo(value.dtype).eps * jnp.abs(value))
+    penalty = regularizer(problem)
+    dual = dual_point(problem, problem.logits(params))
+    value, point = objective(problem, params, dual, penalty), params
+    if polish and params.b is not None:
+        point = polish_bias(problem, params)
+        dual = dual_point(problem, problem.logits(point))
+    least = jnp.min(jax.vmap(problem.loss.feasible_scale, (1, 0))(dual.u, dual.labels))
+    scale, known = penalty.scale(dual, least)
+    conjugate, defect = mean_conjugate(problem, dual, scale)
+    star, strength = penalty.conjugate(dual, params, scale, defect)
+    constant = offset_part(problem, dual, scale, defect)
+    found = constant.value - conjugate.value - star.value
+    bias, tilt = bias_cost(problem, point.b, dual, scale, defect, found, strength)
+    bound = found - bias.value
+
+    over, unbalanced = penalty.excess(dual, scale, known, defect, tilt)
+    slope = jnp.abs(bound) - errors.infimum(problem.loss) * total(dual.shares)
+    shrunk, moved = (jnp.where(x > 0, x * slope, 0.0) for x in (over, unbalanced))
+    rounding = constant.rounding + conjugate.rounding + star.rounding + bias.rounding + shrunk
+    return certificate(value, bound - moved, scale, rounding)
 
 
-def _dual_bound(problem: Problem, params: Params, *, undecayed: bool) -> tuple[Array, Array, Array]:
-    logits = problem.logits(params)
+def certificate(value: Part, bound: Array, scale: Array, rounding: Array) -> Certificate:
+    """The parts as a `Certificate`; a bound without a known error is -inf."""
+    rounding = jax.lax.stop_gradient(rounding)
+    known = jnp.isfinite(bound) & jnp.isfinite(rounding)
+    bound = jnp.where(known, bound, -jnp.inf)
+    # The sums of three parts and the gap; and a thousandth, as the errors' bounds are rounded themselves.
+    sums = 4.0 * errors.unit(bound.dtype) * (jnp.abs(value.value) + jnp.where(known, jnp.abs(bound), 0.0))
+    everything = 1.001 * (jnp.where(known, rounding, 0.0) + value.rounding + sums) + errors.UNDERFLOW
+    return Certificate(bound, value.value - bound, value.value, scale, everything)
+
+
+def dual_point(problem: Problem, logits: Array) -> Dual:
+    """The gradient of the loss at ``logits`` (K, columns), one array that every part of the bound reads."""
     labels = jnp.asarray(problem.labels)
-    dtype = logits.dtype
-    eps = jnp.finfo(dtype).eps
-    U = jax.vmap(jax.grad(problem.loss), (1, 0), 1)(logits, labels)
-
-    shares = jnp.asarray(problem.shares, dtype)
-    scale = jnp.min(jax.vmap(problem.loss.feasible_scale, (1, 0))(U, labels))
-    scale = jnp.minimum(scale, problem.model.dual_scale(problem, scale * U * shares[None, :]) * scale)
-    V = scale * U * shares[None, :]
-    model_part, size = problem.model.conjugate(problem, V, params)
-    conjugates = jax.vmap(problem.loss.conjugate_along, (1, 0, None))(logits, labels, scale)
-    conjugate = jnp.sum(shares * conjugates)
-    resultant = jnp.sum(V, axis=1)
-    pairing = jnp.sum(jnp.abs(logits * U), axis=0)
-    magnitude = jnp.sum(shares * (jnp.abs(conjugates) + pairing)) + size
-    bias_part = slack = jnp.zeros((), dtype)
-    if params.b is not None:
-        bias_part, slack = _bias_part(problem, params.b, logits, U, resultant, undecayed)
-    offset = jnp.zeros((), dtype) if problem.offset is None else jnp.asarray(problem.offset, dtype)
-    constant = jnp.sum(resultant * offset)  # loss(x + b + offset) >= <u, x + b> + <u, offset> - l*(u)
-    magnitude += jnp.sum(jnp.abs(resultant * offset))
-    bound = constant - conjugate - model_part - bias_part
-    finite = jnp.isfinite(bound)
-    return (
-        jnp.where(finite, bound, -jnp.inf),
-        scale,
-        jnp.where(finite, eps * _terms(problem) * magnitude + slack, 0.0),
-    )
+    u = jax.vmap(jax.grad(problem.loss), (1, 0), 1)(logits, labels)
+    return Dual(logits, jax.lax.optimization_barrier(u), labels, jnp.asarray(problem.shares, logits.dtype))
 
 
-def _bias_part(
-    problem: Problem, b: Array, logits: Array, U: Array, resultant: Array, undecayed: bool
-) -> tuple[Array, Array]:
-    """What the bias costs the bound, and the rounding that it leaves.
+def mean(shares: Array, terms: Array, known: Array) -> Part:
+    """``sum omega_i terms_i`` of terms (columns,) that are known to ``known``."""
+    lost = gamma(depth(terms.shape[0]) + 5, terms.dtype) * jnp.abs(terms)
+    return Part(total(shares * terms), total(shares * (known + lost)))
 
-    The cost is the square of a resultant that is known to ``noise``. Without decay the resultant must vanish. One of
-    rounding size counts as zero (``undecayed``), and acts on a bias of the size of the point's own.
+
+def mean_loss(problem: Problem, params: Params, dual: Dual, units: int = 0) -> Part:
+    """The risk at the exact logits of ``params``, whose W and H are known to ``units`` u each; ``dual`` is theirs."""
+    values, K, dtype = problem.losses(dual.logits), problem.classes, dual.logits.dtype
+    C, F = problem.model.layers(params)
+    rows, columns = jnp.sum(C**2, axis=1), jnp.sum(F**2, axis=0)
+    reach = 1.0 + jnp.sqrt(jnp.max(rows) * columns)
+    for constant in (params.b, problem.offset):
+        reach += 0.0 if constant is None else jnp.max(jnp.abs(jnp.asarray(constant, dtype)))
+    user = errors.user(problem.loss)
+    change = gamma(problem.dim + K + 17 + user + 2 * units, dtype) * reach
+    slopes, curvature = errors.sensitivity(problem.loss, dual.u, values)
+    known = gamma(K + 8 + user, dtype) * jnp.abs(values) + change * slopes + curvature * K * change**2
+    return mean(dual.shares, values, known)
+
+
+def objective(problem: Problem, params: Params, dual: Dual, penalty: Regularizer) -> Part:
+    """``problem.objective`` in three parts, each with its error."""
+    risk, cost = mean_loss(problem, params, dual, penalty.units), penalty.penalty(params)
+    if params.b is None:
+        return Part(risk.value + cost.value, risk.rounding + cost.rounding)
+    of_bias = 0.5 * problem.decay.b * jnp.sum(params.b**2)
+    lost = gamma(problem.classes + 8, params.b.dtype) * of_bias
+    return Part(risk.value + cost.value + of_bias, risk.rounding + cost.rounding + lost)
+
+
+def offset_part(problem: Problem, dual: Dual, scale: Array, defect: Array) -> Part:
+    """``<sum omega_i s u_i, offset>``: loss(x + b + offset) >= <u, x + b> + <u, offset> - l*(u)."""
+    dtype = dual.u.dtype
+    if problem.offset is None:
+        return Part(jnp.zeros((), dtype), jnp.zeros((), dtype))
+    offset = jnp.broadcast_to(jnp.asarray(problem.offset, dtype), (problem.classes,))
+    along = jnp.sum(scale * dual.u * offset[:, None], axis=0)
+    size = jnp.sum(jnp.abs(scale * dual.u * offset[:, None]), axis=0)
+    return mean(dual.shares, along, gamma(problem.classes + 3, dtype) * size + jnp.max(jnp.abs(offset)) * defect)
+
+
+def mean_conjugate(problem: Problem, dual: Dual, scale: Array) -> tuple[Part, Array]:
+    """``sum omega_i l*(s u_i)``, and the 1-norm (columns,) by which each ``s u_i`` misses the domain of l*."""
+    over_columns = jax.vmap(errors.conjugate, (None, 1, 1, 0, None))
+    found = over_columns(problem.loss, dual.logits, dual.u, dual.labels, scale)
+    return mean(dual.shares, found.value, found.error), jax.lax.stop_gradient(found.defect)
+
+
+def bias_cost(
+    problem: Problem, b: Array | None, dual: Dual, scale: Array, defect: Array, bound: Array, strength: Any
+) -> tuple[Part, Array]:
+    """What the bias costs the bound found so far, and the share t of T that balances U where it has no decay.
+
+    ``strength`` bounds the conjugate of the regularizer at T.
     """
-    dtype = logits.dtype
-    force = jnp.sum(resultant**2) if problem.bias == "per_class" else jnp.sum(resultant) ** 2
+    dtype = dual.u.dtype
+    zero = jnp.zeros((), dtype)
+    if b is None:
+        return Part(zero, zero), zero
+    v = scale * dual.u * dual.shares[None, :]
+    resultant = total(v)
+    off = gamma(depth(problem.columns) + 7, dtype) * jnp.sum(total(jnp.abs(v))) + total(dual.shares * defect)
+    if problem.bias == "unified":
+        resultant = jnp.sum(resultant)[None]
+        off += gamma(problem.classes, dtype) * jnp.sum(total(jnp.abs(v)))
+
     decay = jnp.asarray(problem.decay.b, dtype)
-    double = 2.0 * jnp.where(decay > 0, decay, 1.0)
-    cost = jnp.where(decay > 0, force / double, jnp.inf)
-    eps = jnp.finfo(dtype).eps
-    noise = eps * _terms(problem) * jnp.sum(jnp.abs(U) * jnp.asarray(problem.shares, dtype)[None, :])
-    slack = jnp.where(decay > 0, (noise * (2.0 * jnp.sqrt(force) + noise) + eps * force) / double, 0.0)
-    if not undecayed:
-        return cost, slack
+    decays = decay > 0
+    force, double = jnp.sum(resultant**2), 2.0 * jnp.where(decays, decay, 1.0)
+    slack = (off * (2.0 * jnp.sqrt(force) + off) + gamma(problem.classes + 6, dtype) * force) / double
+    largest = jnp.max(jnp.abs(resultant))
+    mixed = errors.mixture(problem.loss)
+    if mixed is None:
+        undecayed, tilt = _balanced(problem, b, dual, largest, off), zero
+    else:
+        of_class = jax.ops.segment_sum(dual.shares, dual.labels, problem.classes)
+        tilt = (largest + off) / (mixed[0] * jnp.min(of_class))
+        lost = jnp.where(tilt < 0.5, tilt * (jnp.abs(bound) + mixed[1] * total(of_class) + strength), jnp.inf)
+        undecayed, tilt = Part(lost, zero), jnp.where(decays, 0.0, tilt)
+    return Part(jnp.where(decays, force / double, undecayed.value), jnp.where(decays, slack, undecayed.rounding)), tilt
+
+
+def _balanced(problem: Problem, b: Array, dual: Dual, largest: Array, off: Array) -> Part:
+    """The cost without decay for a loss of which no T is known: none if the resultant is within rounding of zero.
+
+    The rest acts on a bias assumed to be no larger than one and the point's own.
+    """
     # A logit known to eps |z| leaves its gradient uncertain by the curvature times that.
-    labels = jnp.asarray(problem.labels)
-    _, curved = jax.vmap(lambda z, k: jax.jvp(lambda x: jax.grad(problem.loss)(x, k), (z,), (jnp.abs(z),)), (1, 0), 1)(
-        logits, labels
-    )
-    noise += eps * _terms(problem) * jnp.sum(jnp.abs(curved) * jnp.asarray(problem.shares, dtype)[None, :])
-    balanced = jnp.sqrt(force) <= noise
-    return jnp.where(balanced, 0.0, cost), jnp.where(balanced, noise * (1.0 + jnp.max(jnp.abs(b))), slack)
-
-
-def _terms(problem: Problem) -> float:
-    """Units of rounding in sums over classes and columns, and in the operator norm."""
-    return 16.0 + float(np.sqrt(problem.classes + problem.columns))
+    slopes = jax.vmap(jax.grad(problem.loss), (1, 0), 1)
+    curved = jax.jvp(lambda z: slopes(z, dual.labels), (dual.logits,), (jnp.abs(dual.logits),))[1]
+    moved = total(dual.shares * jnp.sum(jnp.abs(curved), axis=0))
+    noise = off + errors.user(problem.loss, problem.classes) * errors.unit(off.dtype) * moved
+    return Part(jnp.where(largest <= noise, 0.0, jnp.inf), noise * (1.0 + jnp.max(jnp.abs(b))))
 
 
 def polish_bias(problem: Problem, params: Params) -> Params:
@@ -165,26 +250,34 @@ def polish_bias(problem: Problem, params: Params) -> Params:
         logits = scores + (b[:, None] if b.ndim else b)
         return problem.risk(logits) + 0.5 * problem.decay.b * jnp.sum(b**2)
 
-    gradient = jax.grad(partial)
+    # A shift-invariant loss is flat along 1; stiffness added there leaves the Newton step off it as it is.
+    stiff = 1.0 if problem.loss.shift_invariant else 0.0
 
-    def improve(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-        b, size, count, _ = carry
-        g, hvp = jax.linearize(gradient, b)
-        # A shift-invariant loss is flat along 1; stiffness added there leaves the Newton step off it as it is.
-        stiff = 1.0 if problem.loss.shift_invariant else 0.0
-        move, _ = jax.scipy.sparse.linalg.cg(lambda v: hvp(v) + stiff * jnp.mean(v), g, tol=1e-8, maxiter=100)
-        trial = b - move
-        trial_size = jnp.linalg.norm(jnp.atleast_1d(gradient(trial)))
-        better = trial_size < size
-        return jnp.where(better, trial, b), jnp.where(better, trial_size, size), count + 1, better
+    def solve(gradient: Callable[[Array], Array], b: Array) -> Array:
+        def improve(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+            b, size, count, _ = carry
+            g, hvp = jax.linearize(gradient, b)
+            move, _ = jax.scipy.sparse.linalg.cg(lambda v: hvp(v) + stiff * jnp.mean(v), g, tol=1e-8, maxiter=100)
+            trial = b - move
+            trial_size = jnp.linalg.norm(jnp.atleast_1d(gradient(trial)))
+            better = trial_size < size
+            return jnp.where(better, trial, b), jnp.where(better, trial_size, size), count + 1, better
 
-    def unfinished(carry: tuple[Array, Array, Array, Array]) -> Array:
-        _, size, count, better = carry
-        return better & (count < POLISH) & (size > 0)
+        def unfinished(carry: tuple[Array, Array, Array, Array]) -> Array:
+            _, size, count, better = carry
+            return better & (count < POLISH) & (size > 0)
 
-    size = jnp.linalg.norm(jnp.atleast_1d(gradient(params.b)))
-    start = (params.b, size, jnp.zeros((), jnp.int32), jnp.ones((), bool))
-    b, _, _, _ = jax.lax.while_loop(unfinished, improve, start)
+        size = jnp.linalg.norm(jnp.atleast_1d(gradient(b)))
+        start = (b, size, jnp.zeros((), jnp.int32), jnp.ones((), bool))
+        return jax.lax.while_loop(unfinished, improve, start)[0]
+
+    def tangent(hvp: Callable[[Array], Array], y: Array) -> Array:
+        basis = jnp.eye(y.size, dtype=y.dtype).reshape(y.size, *y.shape)
+        matrix = jax.vmap(hvp)(basis).reshape(y.size, y.size) + stiff / y.size
+        return jnp.linalg.solve(matrix, y.reshape(-1)).reshape(y.shape)
+
+    # The bias found is a root: its derivative is that of the implicit function, not of the steps that led there.
+    b = jax.lax.custom_root(jax.grad(partial), params.b, solve, tangent)
     return Params(params.W, params.H, b)
 
 

@@ -41,8 +41,9 @@ def label_smoothing(mu: float, classes: int, alpha: float) -> Logits:
 
 def focal_stationarity(gap: float, mu: float, classes: int, gamma: float) -> float:
     """Residual of ``(1-pi)^gamma [(1-pi) - gamma pi log pi] = (K-1) mu``, ``pi = 1/(1 + (K-1) e^-a)``."""
-    pi = 1.0 / (1.0 + (classes - 1) * np.exp(-gap))
-    return (1.0 - pi) ** gamma * ((1.0 - pi) - gamma * pi * np.log(pi)) - (classes - 1) * mu
+    odds = (classes - 1) * np.exp(-gap)  # (1 - pi)/pi, which has its digits where 1 - pi has none
+    pi, rest = 1.0 / (1.0 + odds), odds / (1.0 + odds)
+    return rest**gamma * (rest + gamma * pi * np.log1p(odds)) - (classes - 1) * mu
 
 
 def _bce_true_logit(mu: float, classes: int, decay_b: float) -> float:
@@ -69,11 +70,13 @@ def bce_centred(mu: float, classes: int, decay_b: float) -> Logits:
     """Li et al. 2025, Thm 2 as stated there: centred simplex ETF; zero iff ``K mu >= 1``.
 
     Its bias is the root of their equation, ``-logit((K-1) mu + decay_b beta) + (K-1) logit(mu - decay_b beta)
-    = K beta``.
+    = K beta``. ``decay_b = inf`` is the problem without bias: ``sigma(-(K-1)a/K) + sigma(-a/K) = K mu``.
     """
     K = classes
     if K * mu >= 1.0:
         # a = 0: only the bias is left, K sigma(beta) - 1 + K decay_b beta = 0.
+        if np.isinf(decay_b):
+            return _centred(0.0, 0.0, K)
         return _centred(0.0, brentq(lambda x: K * expit(x) - 1.0 + K * decay_b * x, -50.0, 50.0, xtol=1e-15), K)
     if decay_b == 0:
         p, q = -float(logit((K - 1) * mu)), float(logit(mu))
@@ -81,7 +84,7 @@ def bce_centred(mu: float, classes: int, decay_b: float) -> Logits:
         p = _bce_true_logit(mu, K, decay_b)
         q = float(logit(K * mu - expit(-p)))
     by_force = decay_b > mu
-    beta = (float(expit(-p)) - (K - 1) * mu) / decay_b if by_force else (p + (K - 1) * q) / K
+    beta = 0.0 + (float(expit(-p)) - (K - 1) * mu) / decay_b if by_force else (p + (K - 1) * q) / K
     return Logits(p - q, 0.0, beta, p, q)
 
 
@@ -90,29 +93,28 @@ def bce_mean_shifted(mu: float, classes: int, decay_b: float) -> Logits:
 
     ``decay_b = inf`` is the problem without bias. Needs ``K > 2`` and ``K mu < 1``.
     """
-    p, q, beta = -logit((classes - 2) * mu), logit(2.0 * mu), -mu / decay_b
+    p, q, beta = -logit((classes - 2) * mu), logit(2.0 * mu), 0.0 - mu / decay_b
     return Logits(p - q, p + (classes - 1) * q - classes * beta, beta, p, q)
 
 
 def bce(mu: float, classes: int, decay_b: float) -> Logits:
-    """BCE's minimiser: the centred one iff its ``decay_b |beta| <= mu``, else the mean-shifted.
+    """BCE's minimiser: the centred one iff the loss pulls its mean logit down by at most K mu.
 
-    ``K mu >= 1`` merges the classes (gap 0), not always at zero: where the bias cannot carry the common
-    logit m, the mean mode does, ``sigma(m) = 1/K + mu``. Without bias that is so up to ``K mu = (K-2)/2``.
+    The pull is ``(K-1) sigma(q) - sigma(-p)``: with a bias it is ``K decay_b |beta|``, and below the threshold
+    ``K mu = 1`` it is at most K mu iff ``sigma(q) <= 2 mu``. Beyond it a mean mode c < 0 takes over what the bias
+    may not. An upward one, c > 0, would need ``sigma(q) = 0`` (``K mu < 1``) or ``sigma(q) <= 0`` (above).
+
+    ``K mu >= 1`` merges the classes (gap 0), not always at zero: where the pull at W = H = 0 exceeds K mu, they
+    share one feature with ``sigma(m) = 1/K + mu``. Without bias that is so up to ``K mu = (K-2)/2``. Two classes
+    are never pulled. Three without bias have c = 0 for ``3 (8 - sqrt 32)/16 <= K mu < 1``, more never below 1.
     """
-    K, has_bias = classes, bool(np.isfinite(decay_b))
-    if has_bias:
-        centred = bce_centred(mu, K, decay_b)
-        if decay_b * abs(centred.bias) <= mu:
-            return centred
-    elif K == 2 or K * mu >= (K - 2) / 2:
-        # Nothing shifts: sigma(-p) + sigma(q) = 2 mu with p = -q for two classes, p = q = 0 beyond the threshold.
-        p = max(-float(logit(min(mu, 0.5))), 0.0) if K == 2 else 0.0
-        return Logits(2.0 * p, 0.0, 0.0, p, -p)
+    K = classes
+    centred = bce_centred(mu, K, decay_b)
+    if (K - 1) * expit(centred.q) - expit(-centred.p) <= K * mu:
+        return centred
     if K * mu < 1.0:
         return bce_mean_shifted(mu, K, decay_b)
-    m = float(logit(1.0 / K + mu))
-    beta = -mu / decay_b
+    m, beta = float(logit(1.0 / K + mu)), 0.0 - mu / decay_b
     return Logits(0.0, K * (m - beta), beta, m, m)
 
 
@@ -120,32 +122,21 @@ def mse(mu: float, classes: int, decay_b: float, kappa: float = 1.0, beta: float
     """Rescaled MSE: linear equations for (p, q) in each regime (Zhou et al. 2022 MSE; Tirer & Bruna 2022).
 
     With p' = d phi/dp = 2 kappa (p - beta) and q' = d phi/dq = 2 (K-1) q, the gap is stationary when
-    ``(K-1) p' - q' = -K (K-1) mu`` and the shift when ``p' + q' + K decay_b b = 0``, ``|decay_b b| <= mu``;
-    a shift at its limit has ``p' + q' = -K mu`` (it is always upward: targets are positive).
+    ``(K-1) p' - q' = -K (K-1) mu`` and the shift when ``p' + q' + K decay_b b = 0``, ``|decay_b b| <= mu``.
+    A shift at its limit has ``p' + q' = -K mu`` (it is always upward: targets are positive), so that
+    ``p' = -K mu`` and ``q' = 0``. ``decay_b = inf`` is the problem without bias.
     """
     K = classes
-
-    def logits(pq: np.ndarray, b: float) -> Logits:
-        p, q = float(pq[0]), float(pq[1])
-        return Logits(p - q, p + (K - 1) * q - K * b, b, p, q)
-
-    gap_row = np.array([(K - 1) * 2.0 * kappa, -2.0 * (K - 1)])
-    gap_side = (K - 1) * 2.0 * kappa * beta - K * (K - 1) * mu
-    shift_row = np.array([2.0 * kappa, 2.0 * (K - 1)])
     if np.isfinite(decay_b):
         # c = 0 makes the bias the mean logit (p + (K-1) q)/K.
-        rows = np.array([gap_row, shift_row + decay_b * np.array([1.0, K - 1])])
-        p, q = np.linalg.solve(rows, [gap_side, 2.0 * kappa * beta])
+        rows = [[2.0 * kappa, -2.0], [2.0 * kappa + decay_b, (K - 1) * (2.0 + decay_b)]]
+        p, q = np.linalg.solve(rows, [2.0 * kappa * beta - K * mu, 2.0 * kappa * beta]).tolist()
         b = (p + (K - 1) * q) / K
-        if p - q <= 0:  # collapse: a = 0, p = q = b
-            b = 2.0 * kappa * beta / (2.0 * kappa + 2.0 * (K - 1) + K * decay_b)
-            p = q = b
-        if decay_b * abs(b) <= mu:
+        if p <= q:  # collapse: a = 0, p = q = b
+            p = q = b = 2.0 * kappa * beta / (2.0 * kappa + 2.0 * (K - 1) + K * decay_b)
+        # One number twice: rounding spoils the first for a stiff bias and the second for a free one.
+        if min(K * decay_b * abs(b), abs(2.0 * kappa * (p - beta) + 2.0 * (K - 1) * q)) <= K * mu:
             return Logits(p - q, 0.0, b, p, q)
-    b = mu / decay_b if np.isfinite(decay_b) else 0.0
-    p, q = np.linalg.solve([gap_row, shift_row], [gap_side, 2.0 * kappa * beta - K * mu])
-    if p - q <= 0:
-        p = q = (2.0 * kappa * beta - K * mu) / (2.0 * kappa + 2.0 * (K - 1))
-    if p + (K - 1) * q - K * b <= 0:  # without bias: everything is zero
-        p = q = b
-    return logits(np.array([p, q]), b)
+    b = mu / decay_b
+    p = max(beta - K * mu / (2.0 * kappa), 0.0)
+    return Logits(p, p - K * b, b, p, 0.0)

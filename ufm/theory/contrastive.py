@@ -23,6 +23,7 @@ import numpy as np
 from jax import Array
 
 from ufm.losses import Loss
+from ufm.roots import increasing_root
 
 REACH = 30.0
 """Half-width of the range of ``t/(K-1)`` that is searched."""
@@ -100,15 +101,7 @@ def _values(loss: Loss, classes: int, tau: Any, means: Any, z: Any) -> tuple[Arr
             return loss(z, 0)
         slope = jax.grad(lambda s: loss(z + s, 0))
         size = jnp.max(jnp.abs(z)) + 100.0
-
-        def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
-            low, high = bracket
-            middle = 0.5 * (low + high)
-            below = slope(middle) < 0
-            return jnp.where(below, middle, low), jnp.where(below, high, middle)
-
-        low, high = jax.lax.fori_loop(0, 70, halve, (-size, size))
-        return loss(z + 0.5 * (low + high), 0)
+        return loss(z + increasing_root(slope, -size, size, halvings=70), 0)
 
     def equal_negatives(tau: Array) -> Array:
         return jnp.where(jnp.arange(classes) == 0, 0.0, tau)

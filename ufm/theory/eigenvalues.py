@@ -21,12 +21,14 @@ class Spectrum:
         blocks: symmetry type of each entry, such as ``"class: standard"``. Entries of different blocks may
             coincide: `distinct` merges them.
         rotations: dimension of the orbit under O(d): the kernel that every such point has.
+        reason: why the point is not proven to be the global minimizer; empty where it is, or where nothing is claimed.
     """
 
     eigenvalues: np.ndarray
     multiplicities: tuple[int, ...]
     blocks: tuple[str, ...]
     rotations: int
+    reason: str = ""
 
     @staticmethod
     def of(entries: Sequence[tuple[str, float, int]], rotations: int) -> Spectrum:

@@ -52,7 +52,7 @@ class Held:
 
 def ce(classes: int, rho: float) -> Held:
     """CE, whatever the common bias: ``K/(K-1) / (1 + e^{K x/(K-1)}/(K-1)) = rho x``."""
-    K, r = classes, classes / (classes - 1.0)
+    K, r, rho = classes, classes / (classes - 1.0), float(rho)
 
     def slope(x: float) -> float:
         return float(rho * x - r * expit(np.log(K - 1.0) - r * x))
@@ -69,7 +69,7 @@ def bce(classes: int, rho: float, stiffness: float = 0.0, bias: float | None = N
     >>> zero.risk > free.risk, zero.score > free.score
     (True, True)
     """
-    K = classes
+    K, rho = classes, float(rho)
 
     def best(x: float) -> float:
         return optimal_bias(x, -x / (K - 1.0), K, stiffness) if bias is None else bias

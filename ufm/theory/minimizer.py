@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,8 +11,10 @@ from jax import Array
 
 from ufm import geometry
 from ufm._base import InputError, in_float64
+from ufm.losses import Custom
 from ufm.problem import Params, Problem
 from ufm.theory.reduction import Reduction, Regime, reduce_scalar, scalar_problem, static_part
+from ufm.theory.symmetric_certificate import closing
 
 
 class NoClosedForm(InputError):  # noqa: N818 - a verdict, not a mishap
@@ -28,19 +30,21 @@ class NoClosedForm(InputError):  # noqa: N818 - a verdict, not a mishap
 
 @dataclass(frozen=True)
 class Minimizer:
-    """A global minimiser in closed form, up to rotation of the features.
+    """The best symmetric point of a balanced problem, up to rotation of the features: its minimizer where ``exact``.
 
     Attributes:
         params: the point, in float64.
         value: minimum of the objective.
         regime: ``"zero"``, ``"etf"`` or ``"mean-shifted"``.
-        gap: a, logit of the true class minus that of any other.
+        gap: a, logit of the true class minus that of any other; negative where the loss wants the true class to
+            lose, so that features point away from their row of W.
         shift: c, weight of the mean mode (zero unless mean-shifted).
         bias: beta, the same for all classes.
-        exact: whether the value is known to be the global minimum. False for ``dim = classes - 1``
-            where the unrestricted minimiser needs one dimension more: then ``params`` is the best
-            symmetric point of that dimension and ``lower_bound`` lies below ``value``.
-        lower_bound: minimum without a bound on the dimension.
+        exact: whether this is proven to be the global minimum: ``value`` is the objective at ``params``, and the
+            dual certificate of that point closes, both to rounding.
+        lower_bound: a lower bound on the minimum, to rounding: ``value`` itself where ``exact``, and -inf where
+            nothing is known of the loss.
+        reason: why it is not proven, in one sentence; empty where ``exact``.
     """
 
     params: Params
@@ -51,15 +55,36 @@ class Minimizer:
     bias: float
     exact: bool
     lower_bound: float
+    reason: str = ""
+
+    @property
+    def logit_gap(self) -> float:
+        """a: `gap` by a name that no certificate shares."""
+        return self.gap
 
 
-_reduce = in_float64(reduce_scalar, static=("centred", "size"))
+class Symmetric(NamedTuple):
+    """The best symmetric point without the point: what `Minimizer` says of it."""
+
+    reduction: Reduction
+    exact: bool
+    lower_bound: float
+    reason: str
+
+
+_reduce = in_float64(reduce_scalar, static=("centred", "size"), effort=1)
 
 
 def _reduction(problem: Problem, centred: bool) -> Reduction:
     """`reduce` in float64, as numbers on the host."""
-    solution = _reduce(*scalar_problem(problem), **static_part(problem, centred))
-    return jax.tree.map(float, solution)
+    solution = jax.tree.map(float, _reduce(*scalar_problem(problem), **static_part(problem, centred)))
+    if solution.value == -np.inf:
+        raise NoClosedForm(f"loss = {problem.loss}: no minimum at these decays: unbounded below, as far as searched")
+    if not np.isfinite(solution.value):
+        p, q = _logits(problem, solution)[:2]
+        place = f"loss = {problem.loss}: {solution.value} at true logit {p:g} and other logits {q:g}"
+        raise NoClosedForm(f"{place}: no closed form from values that are not finite")
+    return solution
 
 
 def refuse_asymmetric(problem: Problem) -> None:
@@ -69,31 +94,53 @@ def refuse_asymmetric(problem: Problem) -> None:
     if problem.classifier is not None:
         raise NoClosedForm("classifier = fixed: no closed form for a given classifier")
     if not problem.loss.symmetric:
-        raise NoClosedForm(f"loss = {problem.loss}: no closed form for a loss that tells classes apart")
+        hint = " (symmetric=True promises that it does not)" if isinstance(problem.loss, Custom) else ""
+        raise NoClosedForm(f"loss = {problem.loss}: no closed form for a loss that tells classes apart{hint}")
+    problem.loss.check(problem.classes)
 
 
-def symmetric_minimizer(problem: Problem) -> tuple[Reduction, bool, float]:
-    """The scalar minimiser alone, whether it is exact, and the minimum without a bound on the dimension.
+def symmetric_minimizer(problem: Problem) -> Symmetric:
+    """The scalar minimiser alone, and whether it is proven to be the minimum.
 
-    Its cost depends on neither n nor d; `minimizer` adds the point.
+    Its cost depends on neither n nor d; `minimizer` adds the point, and judges by that.
 
     Raises:
         NoClosedForm: as `minimizer`.
     """
     refuse_asymmetric(problem)
     free = _reduction(problem, centred=False)
-    best, exact = free, True
-    rank = (problem.classes - 1) * (free.gap > 0) + (free.shift != 0)
-    if problem.dim < rank:
-        if problem.dim < problem.classes - 1:
-            least = problem.classes - 1
-            raise NoClosedForm(f"dim = {problem.dim}: no closed form below classes - 1 = {least}")
-        best, exact = _reduction(problem, centred=True), False
-    return best, exact, free.value
+    exact, bound, reason = _judged(problem, free)
+    rank = (problem.classes - 1) * (free.gap != 0) + (free.shift != 0)
+    if problem.dim >= rank:
+        return Symmetric(free, exact, bound, reason)
+    if problem.dim < problem.classes - 1:
+        least = problem.classes - 1
+        raise NoClosedForm(f"dim = {problem.dim}: no closed form below classes - 1 = {least}")
+    best = _reduction(problem, centred=True)
+    reason = f"the minimizer without a bound on the dimension has rank K = {rank}, more than dim = {problem.dim}"
+    return Symmetric(best, False, min(bound, best.value), reason)
+
+
+def _judged(problem: Problem, solution: Reduction) -> tuple[bool, float, str]:
+    """Whether a solution of the scalar problem is proven to be the minimum, the lower bound, and why it is not."""
+    logits = _logits(problem, solution)
+    mu, stiffness = map(float, scalar_problem(problem)[2:])
+    penalty = mu * ((problem.classes - 1) * abs(solution.gap) + abs(solution.shift))
+    penalty += 0.5 * stiffness * solution.bias**2 if solution.bias else 0.0
+    reason, bound = closing(problem, logits, solution.bias, penalty, solution.value)
+    return not reason, bound if reason else solution.value, reason
+
+
+def _logits(problem: Problem, solution: Reduction) -> np.ndarray:
+    """Logits of a sample of class 0 (K,)."""
+    K = problem.classes
+    return solution.gap * (np.arange(K) == 0) + (solution.shift - solution.gap) / K + solution.bias
 
 
 def minimizer(problem: Problem, key: Array | None = None) -> Minimizer:
-    """Closed-form global minimiser of a balanced ``problem``; theory only, nothing is optimised in W, H.
+    """The best symmetric point of a balanced ``problem``; theory only, nothing is optimised in W, H.
+
+    Whether it is the global minimum is computed, not assumed: ``exact``, with the ``reason`` where it is not.
 
     Li et al. 2025 (BCE, Thm 2, with the mean-shifted regime beyond it), Zhou et al. 2022 (CE, focal, label
     smoothing, MSE), and any other loss that treats classes alike, through `reduce`.
@@ -103,17 +150,21 @@ def minimizer(problem: Problem, key: Array | None = None) -> Minimizer:
         key: rotates the features at random.
 
     Raises:
-        NoClosedForm: for imbalanced counts, a fixed classifier, a loss that tells classes apart, or a dimension
-            below K - 1.
+        NoClosedForm: for imbalanced counts, a fixed classifier, a loss that tells classes apart or is unbounded
+            below, or a dimension below K - 1.
+        InputError: for a custom loss that breaks a promise.
 
     >>> import ufm
     >>> problem = ufm.Problem(10, 15, 10, loss=ufm.losses.CE(), decay=ufm.Decay(0.01, 0.01, 0.01))
     >>> round(ufm.theory.minimizer(problem).value, 12)
     1.222591211077
     """
-    best, exact, bound = symmetric_minimizer(problem)
+    best, exact, bound, reason = symmetric_minimizer(problem)
+    W, means, b = _factors(problem, best, key)
+    if exact:
+        exact, bound, reason = _judged_at(problem, best, W, means, b)
     return Minimizer(
-        params=_point(problem, best, key),
+        params=Params(W, means[problem.labels].T, b),
         value=best.value,
         regime=Regime(int(best.regime)).label,
         gap=best.gap,
@@ -121,14 +172,35 @@ def minimizer(problem: Problem, key: Array | None = None) -> Minimizer:
         bias=best.bias,
         exact=exact,
         lower_bound=bound,
+        reason=reason,
     )
 
 
-def _point(problem: Problem, solution: Reduction, key: Array | None) -> Params:
-    """Factors ``W = sqrt(a r) U + mean mode`` and ``h_k = w_k / r`` (``r = sqrt(n decay_H/decay_W)``), ``U U' = M``."""
+def _judged_at(problem: Problem, best: Reduction, W: Any, means: Any, b: Any) -> tuple[bool, float, str]:
+    """`_judged` by the point itself: W (K, d), class means (K, d) and bias, whose logits must be the symmetric ones."""
+    expected = _logits(problem, best)
+    shared = 0.0 if b is None else b
+    logits = W @ means.T + np.reshape(shared, (-1, 1))
+    target = np.where(np.eye(problem.classes, dtype=bool), expected[0], expected[-1])
+    # Products of K or fewer numbers, none larger than the mode that it belongs to.
+    known = 8 * problem.classes * np.finfo(float).eps * (abs(best.gap) + abs(best.shift) + abs(best.bias))
+    if not np.all(np.abs(logits - target) <= known):
+        return False, -np.inf, "the logits at its params are not those of the scalar problem"
+    decay = jax.tree.map(float, problem.decay)
+    counted = problem.per_class * np.sum(means**2)
+    penalty = 0.5 * (decay.W * np.sum(W**2) + decay.H * counted + decay.b * np.sum(np.square(shared)))
+    reason, bound = closing(problem, logits[:, 0], best.bias, float(penalty), best.value)
+    return not reason, bound if reason else best.value, reason
+
+
+def _factors(problem: Problem, solution: Reduction, key: Array | None) -> tuple[Any, Any, Any]:
+    """``W = sqrt(a r) U + mean mode``, class means ``h_k = +- w_k / r`` by mode (K, d), and the bias.
+
+    ``U U' = M`` and ``r = sqrt(n decay_H/decay_W)``.
+    """
     K, d = problem.classes, problem.dim
     gap, shift, beta = solution.gap, solution.shift, solution.bias
-    r = np.sqrt(problem.per_class * float(problem.decay.H) / float(problem.decay.W))  # type: ignore[operator]
+    r = np.sqrt(problem.per_class) * float(problem.decay.ratio)
     modes = np.vstack([geometry.helmert(K), np.full((1, K), K**-0.5)])
     weights = np.concatenate([np.full(K - 1, gap), [shift]])
     used = np.flatnonzero(weights)
@@ -139,9 +211,8 @@ def _point(problem: Problem, solution: Reduction, key: Array | None) -> Params:
     size = np.sqrt(np.abs(weights))[:, None]
     W = (modes * size).T @ frame * np.sqrt(r)
     means = (modes * size * np.sign(weights)[:, None]).T @ frame / np.sqrt(r)
-    H = means[problem.labels].T
     b: Any = {"per_class": np.full(K, beta), "unified": np.asarray(beta), "none": None}[problem.bias]
-    return Params(W, H, b)
+    return W, means, b
 
 
 def predict(problem: Problem) -> Minimizer | None:

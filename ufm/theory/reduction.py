@@ -29,10 +29,12 @@ from jax import Array
 from ufm._base import is_traced, pytree
 from ufm.losses import Loss
 from ufm.problem import Problem
+from ufm.roots import increasing_root
 
 GRID = 256
-HALVINGS = 90
 CANDIDATES = 3
+FURTHEST_SHIFT = 40.0
+"""A common shift of all logits is searched up to sinh of this, about 1e17."""
 
 
 class Regime(enum.IntEnum):
@@ -54,10 +56,11 @@ class Reduction:
     """Minimiser of the scalar problem; arrays, so reductions batch.
 
     Attributes:
-        gap: a, the difference between the logit of the true class and of any other.
+        gap: a, the difference between the logit of the true class and of any other; negative for a loss that
+            wants the true class to lose (complementary labels).
         shift: c, the weight of the mean mode: ``Z`` without bias has mean ``c/K``.
         bias: beta.
-        value: minimum.
+        value: minimum; -inf where the loss falls faster than the decays rise, for all that was searched.
         regime: a `Regime` as an integer. ``mean-shifted`` with ``gap = 0`` is possible too: all
             classes share one nonzero feature.
     """
@@ -78,9 +81,8 @@ def collapse_strength(problem: Problem) -> Any:
     >>> round(float(collapse_strength(ufm.Problem(3, 4, 4, decay=ufm.Decay(0.01, 0.04, 0.0)))), 9)
     0.04
     """
-    decay = problem.decay
-    xp: Any = jnp if is_traced(decay) else np
-    return xp.sqrt(float(problem.counts[0]) * xp.asarray(decay.W) * xp.asarray(decay.H))
+    decay = problem.decay if is_traced(problem.decay) else jax.tree.map(lambda x: np.asarray(x, float), problem.decay)
+    return float(problem.counts[0]) ** 0.5 * decay.price
 
 
 def bias_stiffness(problem: Problem) -> Any:
@@ -105,6 +107,11 @@ def reduce(problem: Problem, *, centred: bool = False) -> Reduction:
 
     Returns:
         A `Reduction`, in JAX's default float; `minimizer` computes in float64 whatever the default.
+
+    Every entry but the regime has exact derivatives of any order, forward and reverse, in the decays and the
+    loss's hyper-parameters. At a threshold there are two one-sided ones: returned is that of the gap at 0 where
+    the gap vanishes (``K mu = 1`` for CE and BCE), that of c = 0 where the mean mode does. Where two gaps tie
+    (focal) it is that of the gap returned.
 
     From ``decay_b |bias| = mu`` on (here 0.005) the bias stays at ``-mu/decay_b`` and the features gain a mean:
 
@@ -134,9 +141,9 @@ def static_part(problem: Problem, centred: bool) -> dict[str, Any]:
 def reduce_scalar(
     loss: Loss, classes: Array, mu: Array, stiffness: Array, *, centred: bool = False, size: int | None = None
 ) -> Reduction:
-    """Minimise ``phi(p, q) + mu ((K-1) |a| + |c|) + L beta^2/2`` over a >= 0, c and beta.
+    """Minimise ``phi(p, q) + mu ((K-1) |a| + |c|) + L beta^2/2`` over a, c and beta.
 
-    The gap is scanned on a geometric grid and every promising cell bisected, so that a loss with
+    The gap is scanned to both sides of zero on a geometric grid and every promising cell bisected, so that a loss with
     several stationary gaps (focal) gets its global minimiser; for each gap the shift is a monotone root,
     which assumes that the loss is convex along a common shift of all logits.
 
@@ -150,7 +157,10 @@ def reduce_scalar(
     """
     K = classes
     no_bias = jnp.isinf(stiffness)
+    # No bias is one that may not move: no infinity meets a product, and none a derivative.
+    stiffness = jnp.where(no_bias, 0.0, stiffness)
     limit = jnp.where(stiffness > 0, mu * K / jnp.where(stiffness > 0, stiffness, 1.0), jnp.inf)
+    limit = jnp.where(no_bias, 0.0, limit)
     frozen = no_bias & centred
     if centred:
         limit = jnp.where(no_bias, limit, jnp.inf)
@@ -158,8 +168,12 @@ def reduce_scalar(
     def phi(a: Array, m: Array) -> Array:
         return loss.at(a * (K - 1.0) / K + m, -a / K + m, size or K)
 
+    def carried(m: Array) -> Array:
+        """What the bias carries of the shift. At the limit the derivative is that of c = 0."""
+        return jnp.where(jnp.abs(m) <= limit, m, jnp.where(m > 0, limit, -limit))
+
     def cost(m: Array) -> Array:
-        beta = jnp.clip(m, -limit, limit)
+        beta = carried(m)
         quadratic = jnp.where(beta == 0, 0.0, 0.5 * stiffness * beta**2)
         return quadratic + mu * K * jnp.abs(m - beta)
 
@@ -168,53 +182,65 @@ def reduce_scalar(
         inside = jnp.where(m == 0, 0.0, stiffness * m)
         return jnp.where(jnp.abs(m) <= limit, inside, mu * K * jnp.sign(m))
 
+    @jax.jit  # traced once, however often it is called below
     def best_shift(a: Array) -> Array:
         if loss.shift_invariant:
             return jnp.zeros_like(a)
         slope = jax.grad(phi, argnums=1)
         # The kink of |m| at 0 holds the shift there unless the loss pulls harder.
         kink = jnp.where(frozen, jnp.inf, jnp.where(no_bias, mu * K, 0.0))
-        root = _bisect(lambda x: slope(a, jnp.sinh(x)) + pull(jnp.sinh(x)), -40.0 + 0 * a, 40.0 + 0 * a)
-        return jnp.where(jnp.abs(slope(a, jnp.zeros_like(a))) <= kink, 0.0, jnp.sinh(root))
+        force = jnp.abs(slope(a, jnp.zeros_like(a)))
+        # A slope that increases from 0 meets a spring at most force/L from there: a scale for stiff ones.
+        spring = (stiffness > 0) & (force <= stiffness * limit)
+        unit = jnp.where(spring, jnp.minimum(1.0, force / jnp.where(spring, stiffness, 1.0)), 1.0)
+        unit = jax.lax.stop_gradient(unit)
 
-    def value(a: Array) -> Array:
+        def along(x: Array) -> Array:
+            m = unit * jnp.sinh(x)
+            total = slope(a, m) + pull(m)
+            return jnp.where(jnp.isnan(total), x, total)  # a loss that overflows does so far out, where it rises
+
+        root = increasing_root(along, -FURTHEST_SHIFT + 0 * a, FURTHEST_SHIFT + 0 * a)
+        return jnp.where(force <= kink, 0.0, unit * jnp.sinh(root))
+
+    def at(a: Array) -> tuple[Array, Array, Array]:
+        """Value, derivative in a (at zero, whose sign counts, that to its own side) and best shift."""
         m = best_shift(a)
-        return phi(a, m) + mu * (K - 1.0) * a + cost(m)
-
-    def slope(a: Array) -> Array:
-        return jax.grad(phi)(a, jax.lax.stop_gradient(best_shift(a))) + mu * (K - 1.0)
+        loss_at, rise = jax.value_and_grad(phi)(a, m)
+        return loss_at + mu * (K - 1.0) * jnp.abs(a) + cost(m), rise + jnp.copysign(mu * (K - 1.0), a), m
 
     # A loss >= 0 falls by at most its value at a = 0, so the gap is bounded. One that is not (a user's, less a
     # constant) gets its infimum where it is known, and in any case the size of its slope.
     zero = jnp.zeros_like(mu)
-    fall = jnp.abs(value(zero)) + jnp.abs(slope(zero)) + abs(getattr(loss, "infimum", None) or 0.0)
+    value_at_zero, slope_at_zero, _ = at(zero)
+    fall = jnp.abs(value_at_zero) + jnp.abs(slope_at_zero) + abs(getattr(loss, "infimum", None) or 0.0)
     furthest = 1.0 + 10.0 * fall / (mu * (K - 1.0))
-    grid = jnp.concatenate([zero[None], jnp.geomspace(1e-5, furthest, GRID, dtype=mu.dtype)])
-    values, slopes = jax.vmap(value)(grid), jax.vmap(slope)(grid)
-    valley = (slopes[:-1] < 0) & (slopes[1:] >= 0)
-    promise = jnp.where(valley, jnp.minimum(values[:-1], values[1:]), jnp.inf)
-    _, cells = jax.lax.top_k(-promise, CANDIDATES)
-    gaps = jax.vmap(lambda i: _bisect(slope, grid[i], grid[i + 1]))(cells)
-    heights = jnp.where(valley[cells], jax.vmap(value)(gaps), jnp.inf)
+    distances = jnp.concatenate([zero[None], jnp.geomspace(1e-5, furthest, GRID, dtype=mu.dtype)])
+
+    def valleys(side: Array) -> tuple[Array, Array, Array, Array]:
+        """On one side of zero: the most promising stationary gaps, their values, whether zero descends, and the end."""
+        values, slopes, _ = jax.vmap(at)(side * distances)
+        slopes = jnp.where(jnp.isnan(slopes), 1.0, side * slopes)
+        valley = (slopes[:-1] < 0) & (slopes[1:] >= 0)
+        promise = jnp.where(valley, jnp.minimum(values[:-1], values[1:]), jnp.inf)
+        _, cells = jax.lax.top_k(-promise, CANDIDATES)
+        rise = lambda t: side * at(side * t)[1]  # noqa: E731
+        gaps = side * jax.vmap(lambda i: increasing_root(rise, distances[i], distances[i + 1]))(cells)
+        heights = jnp.where(valley[cells], jax.vmap(at)(gaps)[0], jnp.inf)
+        end = jnp.where(slopes[-1] < 0, values[-1], jnp.inf)
+        return gaps, heights, (slopes[0] < 0) & jnp.any(valley), end
+
+    gaps, heights, descends, ends = jax.vmap(valleys)(jnp.asarray([1.0, -1.0], mu.dtype))
     # Just below the threshold values cannot tell the gap from 0, but the slope at 0 can.
-    at_zero = jnp.where((slopes[0] < 0) & jnp.any(valley), jnp.inf, values[0])
-    gap = jnp.append(gaps, zero)[jnp.argmin(jnp.append(heights, at_zero))]
+    at_zero = jnp.where(jnp.any(descends), jnp.inf, value_at_zero)
+    candidates, heights = jnp.append(gaps, zero), jnp.append(heights, at_zero)
+    lowest = jnp.argmin(jnp.where(jnp.isnan(heights), jnp.inf, heights))
+    gap = candidates[lowest]
 
-    shift = best_shift(gap)
-    bias = jnp.clip(shift, -limit, limit)
+    value, _, shift = at(gap)
+    bias = carried(shift)
     mean_mode = K * (shift - bias)
-    regime = jnp.where(mean_mode != 0, Regime.MEAN_SHIFTED, jnp.where(gap > 0, Regime.ETF, Regime.ZERO))
-    return Reduction(gap, mean_mode, bias, value(gap), regime.astype(jnp.int32))
-
-
-def _bisect(function: Any, low: Array, high: Array) -> Array:
-    """Point where an increasing ``function`` changes sign."""
-
-    def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = bracket
-        middle = 0.5 * (low + high)
-        below = function(middle) < 0
-        return jnp.where(below, middle, low), jnp.where(below, high, middle)
-
-    low, high = jax.lax.fori_loop(0, HALVINGS, halve, (low, high))
-    return 0.5 * (low + high)
+    regime = jnp.where(mean_mode != 0, Regime.MEAN_SHIFTED, jnp.where(gap != 0, Regime.ETF, Regime.ZERO))
+    unbounded = jnp.any(ends < heights[lowest]) | (jnp.abs(shift) >= 0.5 * jnp.exp(FURTHEST_SHIFT - 1.0))
+    least = jnp.where(unbounded, -jnp.inf, value)
+    return Reduction(gap, mean_mode, bias, least, regime.astype(jnp.int32))

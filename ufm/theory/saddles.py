@@ -91,7 +91,7 @@ class Rung:
         U, sizes, Vt = np.linalg.svd(self.scores)
         rank = int(np.sum(sizes > 1e-12 * max(sizes[0], 1e-300)))
         n = float(problem.per_class)  # type: ignore[arg-type]
-        r = np.sqrt(n * float(problem.decay.H) / float(problem.decay.W))
+        r = np.sqrt(n) * float(problem.decay.ratio)
         frame = np.eye(rank, problem.dim)
         if key is not None and rank:
             frame = np.asarray(geometry.orthonormal(key, rank, problem.dim), float)
@@ -145,7 +145,7 @@ def ladder(problem: Problem) -> list[Rung]:
     return [rung for rung in rungs if rung is not None]
 
 
-_reduce = in_float64(reduce_scalar, static=("centred", "size"))
+_reduce = in_float64(reduce_scalar, static=("centred", "size"), effort=1)
 
 
 def _rung(problem: Problem, m: int) -> Rung | None:
@@ -154,8 +154,8 @@ def _rung(problem: Problem, m: int) -> Rung | None:
     mu, stiffness = float(collapse_strength(problem)), float(bias_stiffness(problem))
     found = _reduce(Merged(problem.loss, s, K), float(seen), mu * K / seen, stiffness, centred=False, size=None)
     gap, shift = float(found.gap), float(found.shift) * K / seen
-    rank = (m - 1) * (gap > 0) + (shift != 0)
-    if rank > problem.dim:
+    rank = (m - 1) * (gap != 0) + (shift != 0)
+    if rank > problem.dim or not np.isfinite(float(found.value)):  # the second: unbounded below
         return None
     scores = gap * (np.kron(np.eye(m), np.ones((s, s))) - 1 / m) + shift / K
     spectrum = symmetric_spectrum(problem, m, gap, shift, float(found.bias))

@@ -19,6 +19,7 @@ sum ``s = 1'z`` and their true entry ``t = z_g`` only, which makes every block a
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -34,11 +35,11 @@ from ufm.theory.minimizer import symmetric_minimizer
 
 
 def hessian_spectrum(problem: Problem) -> Spectrum:
-    """Every eigenvalue of the Hessian of ``problem.objective`` at its closed-form minimiser.
+    """Every eigenvalue of the Hessian of ``problem.objective`` at its best symmetric point.
 
-    Any loss, regime, bias and feature mode; n = 10^9 costs what n = 1 does. For ``dim = classes - 1`` beyond
-    the threshold of the mean mode the point is the best symmetric one of that dimension, which the index
-    may show to be no minimum.
+    Any loss, regime, bias and feature mode; n = 10^9 costs what n = 1 does. The point is the global minimizer if
+    ``reason`` is empty. Where it is not, as for ``dim = classes - 1`` beyond the threshold of the mean mode, ``reason``
+    says why that is not proven, and the index may show that the point is no minimum.
 
     Raises:
         NoClosedForm: where `minimizer` has none.
@@ -50,8 +51,10 @@ def hessian_spectrum(problem: Problem) -> Spectrum:
     (0, 18, 35000000040)
     """
     with jax.enable_x64(True):
-        point = symmetric_minimizer(problem)[0]
-        return symmetric_spectrum(problem, problem.classes, point.gap, point.shift, point.bias)
+        found = symmetric_minimizer(problem)
+        point = found.reduction
+        spectrum = symmetric_spectrum(problem, problem.classes, point.gap, point.shift, point.bias)
+        return dataclasses.replace(spectrum, reason=found.reason)
 
 
 class Curvature(NamedTuple):
@@ -106,7 +109,7 @@ def symmetric_spectrum(problem: Problem, groups: int, gap: float, shift: float, 
     Args:
         problem: balanced, K classes.
         groups: m, a divisor of K.
-        gap: a >= 0.
+        gap: a, of either sign.
         shift: c.
         bias: beta. Together they must be critical in the scalar problem; `hessian_spectrum` and the
             ladder of `saddles` see to that.
@@ -128,10 +131,10 @@ def symmetric_spectrum(problem: Problem, groups: int, gap: float, shift: float, 
     g_true, g_false = c.label + (s - 1) * c.own, s * c.other
     pull, mean_pull = g_true - g_false, g_true + (m - 1) * g_false  # eigenvalues of the group gradient matrix
 
-    r = np.sqrt(n * decay_H / decay_W)
-    spread, shifted = gap > 0 and m > 1, shift != 0
-    alpha, alpha0 = np.sqrt(s * gap * r), np.sqrt(abs(shift) * r)  # singular values of W
-    eta, eta0 = alpha / r, np.sign(shift) * alpha0 / r  # and of the class means
+    r = np.sqrt(n) * float(problem.decay.ratio)
+    spread, shifted = gap != 0 and m > 1, shift != 0
+    alpha, alpha0 = np.sqrt(s * abs(gap) * r), np.sqrt(abs(shift) * r)  # singular values of W
+    eta, eta0 = np.sign(gap) * alpha / r, np.sign(shift) * alpha0 / r  # and of the class means
     column, column0 = alpha / np.sqrt(R), alpha0 / np.sqrt(R)
     off = d - (m - 1) * spread - shifted
 

@@ -14,7 +14,8 @@ A loss that falls with p and rises with q wants x + |y| = 1. For CE the mean mod
 
 For BCE with ``s+ = sigma(-p)``, ``s- = sigma(q)`` and a bias that costs ``L b^2/2`` (L = K decay_b for a
 bias per class, decay_b for a unified one) the bias equation is ``(K-1) s- - s+ + L b = 0``, and the ETF is
-optimal **iff L |b| <= s+ + s- at the ETF**. Beyond it, for K > 2, the mean mode takes over what the bias may not:
+optimal **iff L |b| <= s+ + s- at the ETF**, that is ``(K-2) s- <= 2 s+``, which is the condition without
+bias too. Beyond it, for K > 2, the mean mode takes over what the bias may not:
 ``(K-2) s- = 2 s+``. This is the normalised twin of the condition ``decay_b |b| <= mu``. Without decay the
 ETF is always optimal, and the bias is that of Corollary 1 of Li et al. 2024 ("Rediscovering BCE Loss").
 """
