@@ -171,7 +171,7 @@ class Problem:
     @property
     def balanced(self) -> bool:
         """Whether classes are alike but for the loss: equal counts, and no weights or offsets of their own."""
-        alike = self.weights is None and np.ndim(self.offset if self.offset is not None else 0.0) == 0
+        alike = self.weights is None and np.ndim(0.0 if self.offset is None else self.offset) == 0
         return isinstance(self.per_class, int) and alike
 
     @property

@@ -141,7 +141,7 @@ def test_dimension_below_the_rank_gives_a_valid_bound_that_is_not_tight():
 
 def test_custom_loss():
     ce = losses.CE()
-    mine = losses.custom(lambda z, k: ce(z, k), convex=True, shift_invariant=True, infimum=0.0)
+    mine = losses.custom(lambda z, k: ce(z, k), convex=True, shift_invariant=True, infimum=0.0, symmetric=True)
     problem = Problem(4, 5, 3, mine, Decay(0.01, 0.02, 0.03))
     assert certify(problem, minimizer(problem).params).gap < 1e-9
     unknown = dataclasses.replace(problem, loss=losses.custom(lambda z, k: ce(z, k)))

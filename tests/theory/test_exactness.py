@@ -207,10 +207,10 @@ def fresh(monkeypatch):
     """Programs compiled anew, so that they see what is patched."""
     dual = in_float64(lambda *arguments: symmetric_certificate._dual(*arguments), effort=0)
 
-    def anew(*a, centred, size):
-        return reduction.reduce_scalar(*a, centred=centred, size=size)
+    def anew(*a, centred, merged, size):
+        return reduction.reduce_scalar(*a, centred=centred, merged=merged, size=size)
 
-    reduced = in_float64(anew, static=("centred", "size"), effort=0)
+    reduced = in_float64(anew, static=("centred", "merged", "size"), effort=0)
     monkeypatch.setattr(symmetric_certificate, "_dual_in_float64", dual)
     monkeypatch.setattr(module, "_reduce", reduced)
     return monkeypatch
@@ -269,3 +269,14 @@ def test_a_planted_error_of_one_per_cent_is_seen(fresh, where, name, wrong):
 
 def test_unpatched_the_same_problem_is_exact(fresh):
     assert minimizer(Problem(5, 6, 2, losses.BCE(), Decay(0.01, 0.02, 0.05))).exact
+
+
+@pytest.mark.parametrize(("bias", "decay_b", "value"), [("none", 0.0, 4.9339225487), ("per_class", 1.0, 4.8888045017)])
+def test_one_dimension_short_the_classes_may_share_a_feature(bias, decay_b, value):
+    """d = K - 1: the merged point of rank one, far below the best centered ETF (6.92697 and 6.28634)."""
+    problem = ufm.Problem(10, 9, 1, ufm.losses.BCE(), ufm.Decay(0.095, 0.095, decay_b), bias)
+    found = minimizer(problem)
+    assert (found.exact, found.gap) == (False, 0.0)
+    assert found.value == pytest.approx(value, abs=1e-4)
+    assert found.value == pytest.approx(float(problem.objective(found.params)), rel=1e-13)
+    assert found.lower_bound < float(ufm.solve(problem, starts=3).value) < found.value

@@ -28,7 +28,7 @@ def point_and_direction(problem):
     keys = jax.random.split(jax.random.key(5), 2)
     space = problem.model.coordinates(problem, problem.init(keys[0]))
     point = space.inward(problem.init(keys[0]))
-    return space, point, space._tangent(point, problem.init(keys[1]))
+    return space, point, space.tangent(point, problem.init(keys[1]))
 
 
 def test_gradient_and_hessian_against_differences_along_the_sphere():

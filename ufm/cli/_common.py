@@ -192,7 +192,7 @@ def solutions(problem: Any, given: dict[str, Any]) -> list[Any]:
             given["seed"],
             solver_from(given),
             eliminate=given.get("eliminate", True),
-            saddles=given.get("saddles", "leave"),
+            saddles=given.get("at_saddles", "leave"),
             progress=lambda steps, residual: advance(steps, note=f"residual {residual:.1e}"),
             **options,
         )

@@ -37,6 +37,7 @@ ELIMINATE = click.option(
 
 SADDLES = click.option(
     "--saddles",
+    "at_saddles",
     type=click.Choice(["leave", "keep"]),
     default="leave",
     show_default=True,

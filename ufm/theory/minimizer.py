@@ -72,12 +72,12 @@ class Symmetric(NamedTuple):
     reason: str
 
 
-_reduce = in_float64(reduce_scalar, static=("centred", "size"), effort=1)
+_reduce = in_float64(reduce_scalar, static=("centred", "merged", "size"), effort=1)
 
 
-def _reduction(problem: Problem, centred: bool) -> Reduction:
+def _reduction(problem: Problem, *, centred: bool = False, merged: bool = False) -> Reduction:
     """`reduce` in float64, as numbers on the host."""
-    solution = jax.tree.map(float, _reduce(*scalar_problem(problem), **static_part(problem, centred)))
+    solution = jax.tree.map(float, _reduce(*scalar_problem(problem), merged=merged, **static_part(problem, centred)))
     if solution.value == -np.inf:
         raise NoClosedForm(f"loss = {problem.loss}: no minimum at these decays: unbounded below, as far as searched")
     if not np.isfinite(solution.value):
@@ -89,10 +89,14 @@ def _reduction(problem: Problem, centred: bool) -> Reduction:
 
 def refuse_asymmetric(problem: Problem) -> None:
     """Raise `NoClosedForm` unless every class is like every other."""
+    if problem.weights is not None:
+        raise NoClosedForm("weights: no closed form for classes with weights of their own")
     if not problem.balanced:
         raise NoClosedForm(f"per_class = {problem.per_class}: no closed form for imbalanced counts")
-    if problem.classifier is not None:
-        raise NoClosedForm("classifier = fixed: no closed form for a given classifier")
+    if not problem.model.multiplicative:
+        raise NoClosedForm(f"model = {problem.model}: no closed form but for a free classifier and free features")
+    if problem.offset is not None:
+        raise NoClosedForm("offset: no closed form for logits with a constant added")
     if not problem.loss.symmetric:
         hint = " (symmetric=True promises that it does not)" if isinstance(problem.loss, Custom) else ""
         raise NoClosedForm(f"loss = {problem.loss}: no closed form for a loss that tells classes apart{hint}")
@@ -108,7 +112,7 @@ def symmetric_minimizer(problem: Problem) -> Symmetric:
         NoClosedForm: as `minimizer`.
     """
     refuse_asymmetric(problem)
-    free = _reduction(problem, centred=False)
+    free = _reduction(problem)
     exact, bound, reason = _judged(problem, free)
     rank = (problem.classes - 1) * (free.gap != 0) + (free.shift != 0)
     if problem.dim >= rank:
@@ -116,7 +120,8 @@ def symmetric_minimizer(problem: Problem) -> Symmetric:
     if problem.dim < problem.classes - 1:
         least = problem.classes - 1
         raise NoClosedForm(f"dim = {problem.dim}: no closed form below classes - 1 = {least}")
-    best = _reduction(problem, centred=True)
+    # K - 1 dimensions hold the classes apart or their common mean, not both.
+    best = min((_reduction(problem, centred=True), _reduction(problem, merged=True)), key=lambda r: r.value)
     reason = f"the minimizer without a bound on the dimension has rank K = {rank}, more than dim = {problem.dim}"
     return Symmetric(best, False, min(bound, best.value), reason)
 

@@ -139,7 +139,14 @@ def static_part(problem: Problem, centred: bool) -> dict[str, Any]:
 
 
 def reduce_scalar(
-    loss: Loss, classes: Array, mu: Array, stiffness: Array, *, centred: bool = False, size: int | None = None
+    loss: Loss,
+    classes: Array,
+    mu: Array,
+    stiffness: Array,
+    *,
+    centred: bool = False,
+    merged: bool = False,
+    size: int | None = None,
 ) -> Reduction:
     """Minimise ``phi(p, q) + mu ((K-1) |a| + |c|) + L beta^2/2`` over a, c and beta.
 
@@ -153,6 +160,7 @@ def reduce_scalar(
         mu: weight of the gap and the mean mode.
         stiffness: ``L``, inf without a bias.
         centred: whether c = 0 is imposed.
+        merged: whether a = 0 is imposed.
         size: K again, as a static integer, for a loss without a formula for (p, q).
     """
     K = classes
@@ -209,6 +217,16 @@ def reduce_scalar(
         loss_at, rise = jax.value_and_grad(phi)(a, m)
         return loss_at + mu * (K - 1.0) * jnp.abs(a) + cost(m), rise + jnp.copysign(mu * (K - 1.0), a), m
 
+    def split(gap: Array, falls: Array) -> Reduction:
+        """The point of a ``gap``; ``falls`` says that the value still falls at the end of the search."""
+        value, _, shift = at(gap)
+        bias = carried(shift)
+        mean_mode = K * (shift - bias)
+        regime = jnp.where(mean_mode != 0, Regime.MEAN_SHIFTED, jnp.where(gap != 0, Regime.ETF, Regime.ZERO))
+        unbounded = falls | (jnp.abs(shift) >= 0.5 * jnp.exp(FURTHEST_SHIFT - 1.0))
+        least = jnp.where(unbounded, -jnp.inf, value)
+        return Reduction(gap, mean_mode, bias, least, regime.astype(jnp.int32))
+
     # A loss >= 0 falls by at most its value at a = 0, so the gap is bounded. One that is not (a user's, less a
     # constant) gets its infimum where it is known, and in any case the size of its slope.
     zero = jnp.zeros_like(mu)
@@ -230,17 +248,11 @@ def reduce_scalar(
         end = jnp.where(slopes[-1] < 0, values[-1], jnp.inf)
         return gaps, heights, (slopes[0] < 0) & jnp.any(valley), end
 
+    if merged:
+        return split(zero, jnp.zeros((), bool))
     gaps, heights, descends, ends = jax.vmap(valleys)(jnp.asarray([1.0, -1.0], mu.dtype))
     # Just below the threshold values cannot tell the gap from 0, but the slope at 0 can.
     at_zero = jnp.where(jnp.any(descends), jnp.inf, value_at_zero)
     candidates, heights = jnp.append(gaps, zero), jnp.append(heights, at_zero)
     lowest = jnp.argmin(jnp.where(jnp.isnan(heights), jnp.inf, heights))
-    gap = candidates[lowest]
-
-    value, _, shift = at(gap)
-    bias = carried(shift)
-    mean_mode = K * (shift - bias)
-    regime = jnp.where(mean_mode != 0, Regime.MEAN_SHIFTED, jnp.where(gap != 0, Regime.ETF, Regime.ZERO))
-    unbounded = jnp.any(ends < heights[lowest]) | (jnp.abs(shift) >= 0.5 * jnp.exp(FURTHEST_SHIFT - 1.0))
-    least = jnp.where(unbounded, -jnp.inf, value)
-    return Reduction(gap, mean_mode, bias, least, regime.astype(jnp.int32))
+    return split(candidates[lowest], jnp.any(ends < heights[lowest]))
