@@ -27,7 +27,7 @@ DECAYS = (1e-300, 1e300)
 """Decays allowed. Beyond, numbers of the size of a decay are not normal in float64, and XLA takes them for zero."""
 MOST = 2**53
 """Samples allowed in all: float64 holds every whole number up to it."""
-BIAS_MODES = tuple(Bias)
+BIAS_MODES = tuple(map(str, Bias))
 FEATURE_MODES = ("per_sample", "per_class")
 FREE = Linear()
 """The model of a problem that names none."""

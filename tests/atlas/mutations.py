@@ -295,7 +295,7 @@ MUTATIONS = [
         SPHERE_BCE,
         spheres,
         "etf",
-        lambda f, n: sphere_theory.bce(n.gamma, n.problem.classes, n.problem.classes * n.problem.decay.b),
+        lambda f, p: sphere_theory.bce(p.model.gamma, p.classes, p.classes * p.decay.b),
         before=REFUTED,
         after=HOLDS,
     ),

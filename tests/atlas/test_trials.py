@@ -10,8 +10,9 @@ import pytest
 import ufm
 from ufm.atlas import THEOREMS, Verdict, check, quantity, rerun, save_counterexample
 from ufm.atlas._claims import strength
-from ufm.atlas._draw import BOUNDARY, Family, draw, from_spec, to_spec
+from ufm.atlas._draw import BOUNDARY, Family, draw
 from ufm.atlas._trials import Trial, Trials, run_trials, try_once
+from ufm.statement import from_data, to_data
 
 SHIFTED = ufm.Problem(4, 5, 3, ufm.losses.BCE(), ufm.Decay(0.005, 0.001, 0.5))
 
@@ -23,8 +24,8 @@ def test_every_theorem_draws_problems_inside_its_hypotheses(name):
     assert len(found.inside) + len(found.boundary) == 6
     assert all(theorem.applies(p) for p in found.inside + found.boundary)
     assert not any(theorem.applies(p) for p in found.outside)
-    kept = [from_spec(json.loads(json.dumps(to_spec(p)))) for p in found.inside]
-    assert [to_spec(p) for p in kept] == [to_spec(p) for p in found.inside]
+    kept = [from_data(json.loads(json.dumps(to_data(p)))) for p in found.inside]
+    assert [to_data(p) for p in kept] == [to_data(p) for p in found.inside]
 
 
 def test_boundary_is_where_the_hypotheses_end():
@@ -118,7 +119,7 @@ def test_a_file_that_is_no_counterexample_is_named(tmp_path, content):
 def test_same_seed_same_problems():
     family = Family(lambda rng: ufm.losses.CE(), ((4, 5, 3),))
     a, b = (family(np.random.default_rng(5)) for _ in range(2))
-    assert to_spec(a) == to_spec(b)
+    assert to_data(a) == to_data(b)
 
 
 def test_unequal_decays_break_the_law_of_imbalance():

@@ -143,7 +143,7 @@ def test_many_samples_need_no_matrix_of_their_number():
 @pytest.mark.parametrize("field", ["W", "H", "b"])
 def test_a_batch_of_problems_is_refused_by_name(field):
     batch = dataclasses.replace(CE, decay=dataclasses.replace(CE.decay, **{field: jnp.array([0.1, 0.2])}))
-    with pytest.raises(ufm.InputError, match=rf"problem.decay.{field}.shape = \(2,\)"):
+    with pytest.raises(ufm.InputError, match=rf"decay.{field}.shape = \(2,\)"):
         check(THEOREMS["dynamics/critical"], batch)
     with pytest.raises(ufm.InputError, match="problem = 'str'"):
         ufm.verify("ce")

@@ -23,7 +23,7 @@ if __name__ == "__main__":
 import numpy as np
 
 import ufm
-from ufm.atlas._draw import from_spec
+from ufm.statement import from_data
 
 FILE = Path(__file__).with_name("golden.json")
 EXACT, SOLVED = 1e-12, 1e-10
@@ -33,7 +33,7 @@ def evaluate(entry: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The numbers of an entry: exact ones and solved ones."""
     if entry["kind"] == "metrics":
         return _metrics(entry), {}
-    problem = from_spec(entry["problem"])
+    problem = from_data(entry["problem"])
     if entry["kind"] == "theorem":
         return _theorem(entry, problem)
     if entry["kind"] == "random":

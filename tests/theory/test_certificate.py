@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from mpmath import mp
 
-from ufm import Decay, Params, Problem, losses, solve
+from ufm import Decay, Params, Problem, losses, models, solve
 from ufm.theory import certificate as module
-from ufm.theory import certify, minimizer
+from ufm.theory import certify, minimizer, regularizer
 
 CONVEX = [losses.CE(), losses.BCE(), losses.LabelSmoothing(0.1), losses.MSE(2.0, 3.0)]
 BIASES = ["per_class", "unified", "none"]
@@ -304,28 +304,42 @@ def times(factor, which=0):
 
 def same_weight(right):
     """Each column counted once, whatever its multiplicity."""
-    return lambda *x: right(*x)._replace(weights=jnp.ones_like(right(*x).weights))
+    return lambda *x: right(*x)._replace(shares=jnp.full_like(right(*x).shares, 1.0 / right(*x).shares.size))
 
 
+def limit(factor):
+    """A mutation: the norm that is allowed, times a ``factor`` of the problem."""
+
+    def mutate(right):
+        def wrong(self, problem, V):
+            A, allowed = right(self, problem, V)
+            return A, allowed * factor(problem)
+
+        return wrong
+
+    return mutate
+
+
+LINEAR, OF_FIXED = models.Linear, regularizer.OfFixed
 MUTATIONS = {
-    "N in the norm's limit": ("free", "_allowed", lambda right: lambda p, t: right(p, t) * p.classes / p.samples),
-    "decay_H in the norm's limit": ("free", "_allowed", lambda right: lambda p, t: right(p, t) / p.decay.H**0.5),
-    "no limit of the norm": ("free", "_allowed", lambda right: lambda p, t: 1e9 * right(p, t)),
-    "sum for the mean of conjugates": ("free", "mean_conjugate", times(IMBALANCED.samples)),
-    "sign of the conjugates": ("free", "mean_conjugate", times(-1.0)),
-    "no bias": ("free", "bias_cost", times(0.0)),
-    "twice the bias": ("free", "bias_cost", times(2.0)),
-    "regularizer of a fixed classifier": ("fixed classifier", "_regularizer", times(2.0)),
-    "no regularizer": ("fixed classifier", "_regularizer", times(0.0)),
-    "no weights": ("feature per class", "dual_point", same_weight),
-    "objective": ("free", "objective", lambda right: lambda *x: module.Part(2.0 * right(*x).value, 0.0)),
+    "N in the norm's limit": ("free", LINEAR, "spectral", limit(lambda p: p.classes / p.samples)),
+    "decay_H in the norm's limit": ("free", LINEAR, "spectral", limit(lambda p: p.decay.H**-0.5)),
+    "no limit of the norm": ("free", LINEAR, "spectral", limit(lambda p: 1e9)),
+    "sum for the mean of conjugates": ("free", module, "mean_conjugate", times(IMBALANCED.samples)),
+    "sign of the conjugates": ("free", module, "mean_conjugate", times(-1.0)),
+    "no bias": ("free", module, "bias_cost", times(0.0)),
+    "twice the bias": ("free", module, "bias_cost", times(2.0)),
+    "regularizer of a fixed classifier": ("fixed classifier", OF_FIXED, "conjugate", times(2.0)),
+    "no regularizer": ("fixed classifier", OF_FIXED, "conjugate", times(0.0)),
+    "no weights": ("feature per class", module, "dual_point", same_weight),
+    "objective": ("free", module, "objective", lambda right: lambda *x: module.Part(2.0 * right(*x).value, 0.0)),
 }
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_wrong_part_of_the_bound_is_caught(monkeypatch, name):
-    problem, function, mutate = MUTATIONS[name]
-    monkeypatch.setattr(module, function, mutate(getattr(module, function)))
+    problem, where, function, mutate = MUTATIONS[name]
+    monkeypatch.setattr(where, function, mutate(getattr(where, function)))
     assert caught(PROBLEMS[problem], *solved(problem))
 
 

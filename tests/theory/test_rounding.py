@@ -14,7 +14,8 @@ import pytest
 from oracles import loss_and_gradient
 
 from ufm import Decay, NormalizedProblem, Params, Problem, geometry, losses
-from ufm.theory import certificate, rounding, sphere_certificate
+from ufm.models import spheres
+from ufm.theory import certificate, rounding
 
 EPS = 2.0**-52
 
@@ -209,17 +210,16 @@ def balance(problem, hyper, V):
 # Points ---------------------------------------------------------------------------------------------------
 
 
-def watched(module, kind):
+def watched(kind):
     """The certificate, compiled, with the dual point that it used and, on spheres, the shares."""
 
     def run(problem, params):
         seen, parts = [], []
-        right, shares = certificate.dual_point, sphere_certificate._shares
+        right, shares = certificate.dual_point, spheres._shares
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(certificate, "dual_point", lambda *x: seen.append(right(*x)) or seen[-1])
-            patch.setattr(sphere_certificate, "_shares", lambda x: parts.append(shares(x)) or parts[-1])
-            options = {} if kind == "spheres" else {"polish": kind == "undecayed"}
-            found = module._certify(problem, params, **options)
+            patch.setattr(spheres, "_shares", lambda x: parts.append(shares(x)) or parts[-1])
+            found = certificate._certify(problem, params, polish=kind in ("spheres", "undecayed"))
         return found, seen[-1], tuple(parts)
 
     return jax.jit(run)
@@ -245,7 +245,7 @@ def ratios(case, count, seed=0):
     """Errors over the rounding stated, one row a point: of the objective, of D, and of the two claims."""
     name, bias, K, counts, kind = case
     rng = np.random.default_rng([seed, FULL.index(case)])
-    run = watched(sphere_certificate if kind == "spheres" else certificate, kind)
+    run = watched(kind)
     rows = []
     for _ in range(count):
         decay = Decay(*(10.0 ** rng.uniform(-8, 2, 2)), 10.0 ** rng.uniform(-12, 2) * (kind != "undecayed"))
