@@ -11,6 +11,7 @@ from scipy.special import expit, logit
 
 import ufm
 from ufm.atlas import (
+    Theorem,
     Verdict,
     binary,
     dynamics,
@@ -41,16 +42,16 @@ class Mutation:
     Attributes:
         theorem: its id.
         problem: on which it is judged.
-        where: module that states the theorem.
-        name: of the function there that is replaced.
-        wrong: what replaces it; its first argument is the right function.
+        where: module that states the theorem, or the theorem itself.
+        name: of the function there that is replaced, or of the theorem's field.
+        wrong: what replaces the function, its first argument the right one; or makes the field from the right one.
         before: verdict with the right one.
         after: verdict with the wrong one.
     """
 
     theorem: str
     problem: Any
-    where: ModuleType
+    where: ModuleType | Theorem
     name: str
     wrong: Callable[..., Any]
     before: Verdict = HOLDS
@@ -239,9 +240,9 @@ MUTATIONS = [
     Mutation(  # with the hypothesis that it lacks it is no longer refuted
         "li2025/2",
         SHIFTED,
-        li2025,
-        "separates",
-        lambda f, p: f(p) and li2025_bias._centred(p),
+        li2025.THEOREM_2,
+        "hypotheses",
+        lambda right: right & li2025.weak_force,
         before=REFUTED,
         after=OUTSIDE,
     ),

@@ -5,6 +5,7 @@ formula predicts is measured with its help: solvers and theory are two witnesses
 """
 
 import ast
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -41,7 +42,10 @@ def test_a_wrong_formula_changes_the_verdict(mutation, evidence, monkeypatch):
     right = check(theorem, problem, evidence(problem))
     assert right.verdict == mutation.before, right.reason
     formula = getattr(mutation.where, mutation.name)
-    monkeypatch.setattr(mutation.where, mutation.name, functools.partial(mutation.wrong, formula))
+    if mutation.where is theorem:
+        theorem = dataclasses.replace(theorem, **{mutation.name: mutation.wrong(formula)})
+    else:
+        monkeypatch.setattr(mutation.where, mutation.name, functools.partial(mutation.wrong, formula))
     wrong = check(theorem, problem, evidence(problem))
     assert wrong.verdict == mutation.after, wrong.reason
     # Were both sides of a prediction to move, a formula would be its own witness.

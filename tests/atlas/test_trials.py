@@ -9,9 +9,9 @@ import pytest
 
 import ufm
 from ufm.atlas import THEOREMS, Verdict, check, quantity, rerun, save_counterexample
-from ufm.atlas._claims import strength
 from ufm.atlas._draw import BOUNDARY, Family, draw
 from ufm.atlas._trials import Trial, Trials, run_trials, try_once
+from ufm.atlas.hypotheses import anything, strength
 from ufm.statement import from_data, to_data
 
 SHIFTED = ufm.Problem(4, 5, 3, ufm.losses.BCE(), ufm.Decay(0.005, 0.001, 0.5))
@@ -20,7 +20,7 @@ SHIFTED = ufm.Problem(4, 5, 3, ufm.losses.BCE(), ufm.Decay(0.005, 0.001, 0.5))
 @pytest.mark.parametrize("name", THEOREMS)
 def test_every_theorem_draws_problems_inside_its_hypotheses(name):
     theorem = THEOREMS[name]
-    found = draw(theorem.draw, theorem.inside, 6, np.random.default_rng(0))
+    found = draw(theorem.draw, theorem.hypotheses, 6, np.random.default_rng(0))
     assert len(found.inside) + len(found.boundary) == 6
     assert all(theorem.applies(p) for p in found.inside + found.boundary)
     assert not any(theorem.applies(p) for p in found.outside)
@@ -30,7 +30,7 @@ def test_every_theorem_draws_problems_inside_its_hypotheses(name):
 
 def test_boundary_is_where_the_hypotheses_end():
     theorem = THEOREMS["zhu2021/3.1"]
-    found = draw(theorem.draw, theorem.inside, 30, np.random.default_rng(1))
+    found = draw(theorem.draw, theorem.hypotheses, 30, np.random.default_rng(1))
     across = found.outside[: len(found.boundary)]
     assert found.boundary
     for below, above in zip(found.boundary, across, strict=True):
@@ -84,7 +84,7 @@ def test_a_wrong_constant_is_refuted_saved_and_run_again(tmp_path, monkeypatch):
 
 def test_a_dropped_hypothesis_is_found_at_the_boundary():
     """CE's gap formula claimed for all decays: the zero regime refutes it."""
-    theorem = dataclasses.replace(THEOREMS["zhu2021/3.1"], inside=lambda p: True)
+    theorem = dataclasses.replace(THEOREMS["zhu2021/3.1"], hypotheses=anything)
     (trial,) = run_trials([theorem], 20, quick=True)
     assert trial.verdict == Verdict.REFUTED
     assert trial.counterexample.problem.classes * strength(trial.counterexample.problem) >= 1
@@ -97,7 +97,7 @@ def test_outside_a_formula_without_value_counts_as_false():
     theorem = dataclasses.replace(THEOREMS["li2025/eq20"], claim=undefined)
     assert try_once(theorem, SHIFTED, outside=True).verdict == Verdict.REFUTED
     with pytest.raises(ValueError, match="negative number"):
-        try_once(dataclasses.replace(theorem, inside=lambda p: True), SHIFTED)
+        try_once(dataclasses.replace(theorem, hypotheses=anything), SHIFTED)
 
 
 def test_one_undecided_instance_is_not_a_theorem():
@@ -123,7 +123,7 @@ def test_same_seed_same_problems():
 
 
 def test_unequal_decays_break_the_law_of_imbalance():
-    theorem = dataclasses.replace(THEOREMS["dynamics/flow"], inside=lambda p: True)
+    theorem = dataclasses.replace(THEOREMS["dynamics/flow"], hypotheses=anything)
     unequal = dataclasses.replace(SHIFTED, decay=ufm.Decay(0.02, 0.3, 0.1))
     assert check(THEOREMS["dynamics/flow"], unequal).verdict == Verdict.OUTSIDE
     assert check(theorem, unequal).verdict == Verdict.REFUTED

@@ -9,6 +9,7 @@ import pytest
 
 import ufm
 from ufm.atlas import THEOREMS, Evidence, Quantity, Theorem, Verdict, check, li2025, quantity, zhu2021
+from ufm.atlas.hypotheses import anything
 from ufm.landscape import examine, find_critical_points
 from ufm.solvers import Status
 
@@ -26,7 +27,7 @@ def at(distance, problem=CE):
 
 def claiming(quantities, **fields):
     """A theorem whose claim is a function of the evidence alone."""
-    return Theorem("x", "x", "x", "x", "x", lambda p: True, lambda p, e: quantities(e), **fields)
+    return Theorem("x", "x", "x", "x", anything, lambda p, e: quantities(e), **fields)
 
 
 @pytest.mark.parametrize("name", ["zhu2021/3.1", "zhu2021/zero", "zhu2021/strict-saddle", "binary/outputs"])

@@ -14,6 +14,7 @@ import ufm
 from ufm.atlas import THEOREMS, Evidence, Theorem, Verdict, check, quantity, standard_suite
 from ufm.atlas._draw import draw
 from ufm.atlas._trials import try_once
+from ufm.atlas.hypotheses import anything
 from ufm.theory import closed_forms, minimizer
 
 
@@ -188,7 +189,7 @@ def test_a_value_below_the_claimed_minimum_refutes_without_certificate():
 
         gap = np.inf
 
-    claim = Theorem("x", "x", "x", "x", "x", lambda p: True, lambda p, e: [quantity("minimum", 9.0, e.value)])
+    claim = Theorem("x", "x", "x", "x", anything, lambda p, e: [quantity("minimum", 9.0, e.value)])
     assert check(claim, CE, Loose(CE)).verdict == Verdict.REFUTED
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import ufm
 from ufm.atlas import THEOREMS, Finding, Report, Trial, Trials, Verdict, quantity, rerun
+from ufm.atlas.hypotheses import Hypothesis
 from ufm.report import write, write_trials
 from ufm.report.notation import CHECKED, OBJECTIVE, SYMBOLS, TRIED
 from ufm.report.tables import COLUMNS, QUANTITIES, TRIAL_COLUMNS
@@ -136,7 +137,8 @@ def test_lines_are_checked_again_from_their_specs(written):
     _, path = written
     page = read(path)
     spec = re.search(r"--rerun (specs/01-\S+?json)", page.text).group(1)
-    again = rerun(path.parent / spec, {"li2025/2": dataclasses.replace(THEOREMS["li2025/2"], inside=lambda p: False)})
+    nothing = Hypothesis("nothing", lambda p: False)
+    again = rerun(path.parent / spec, {"li2025/2": dataclasses.replace(THEOREMS["li2025/2"], hypotheses=nothing)})
     assert again.problem == PROBLEM
     classifier = re.search(r"--classifier (\S+)", page.text).group(1)
     np.testing.assert_array_equal(np.load(path.parent / classifier), np.eye(3, 4))

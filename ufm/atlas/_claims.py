@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 
 from ufm.atlas._core import Evidence, Quantity, quantity
+from ufm.atlas.hypotheses import strength
 from ufm.problem import Params, Problem
 from ufm.theory.closed_forms import Logits
 
@@ -15,11 +16,6 @@ from ufm.theory.closed_forms import Logits
 def weight(problem: Problem) -> float:
     """``sqrt(decay_W decay_H)``."""
     return float(problem.decay.price)
-
-
-def strength(problem: Problem) -> float:
-    """``mu = sqrt(n decay_W decay_H)`` of a balanced problem."""
-    return float(np.sqrt(problem.counts[0])) * weight(problem)
 
 
 def balanced_factors(problem: Problem, params: Params) -> tuple[np.ndarray, np.ndarray]:
@@ -139,8 +135,3 @@ def full_norm(tree: Params) -> float:
 def yes(name: str, predicted: bool, measured: bool) -> Quantity:
     """A statement that is true (1) or false (0)."""
     return quantity(name, float(predicted), float(measured))
-
-
-def near(ratio: float) -> bool:
-    """Whether a quantity is within 1 % of its threshold, where no run can tell the sides apart."""
-    return bool(np.exp(-0.01) < ratio < np.exp(0.01))

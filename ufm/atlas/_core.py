@@ -1,4 +1,4 @@
-"""A theorem as an object: hypotheses and claim as predicates, a verdict with its evidence."""
+"""A theorem as an object: hypotheses as a value, a claim with numbers, a verdict with its evidence."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from ufm import bias as biases
 from ufm._base import float64_scope, require, widened
 from ufm.atlas._near import distance_to_threshold
+from ufm.atlas.hypotheses import Hypothesis
 from ufm.metrics import Collapse, collapse, scores
-from ufm.models import FixedClassifier, Linear, Model
 from ufm.problem import Params, Problem, require_single
 from ufm.solvers import Newton, Solution, Status, solve
 from ufm.theory import Certificate, certify
@@ -27,8 +27,6 @@ SHARPEST = Newton(tol=1e-14)
 """A solve to the last digits: 40 units of rounding are the least tolerance that a solve may ask for."""
 
 
-WITH_ANY_CLASSIFIER = (Linear, FixedClassifier)
-"""Models of theorems that a given classifier does not touch."""
 LEAST = float(np.finfo(float).tiny / np.finfo(float).eps)
 """What lies below has no full digits left: the underflow of a solution that is zero, such as that of `Naive`."""
 REPEATED = 0.1
@@ -205,45 +203,31 @@ class Theorem:
         source: paper and number.
         statement: in words.
         formula: for the objective of `ufm.Problem`.
-        hypotheses: in words.
-        inside: whether a problem of type ``about`` satisfies the hypotheses; see `applies`.
-        classifier: ``"free"`` where the classifier must be a variable, ``"any"`` where it may be fixed, too.
-        case: which of its cases the theorem predicts for a problem; where that or ``inside`` changes is a threshold.
+        hypotheses: what it asks of a problem, its model included (see `ufm.atlas.hypotheses`).
+        case: which of its cases the theorem predicts for a problem; where that or `applies` changes is a threshold.
         claim: quantities predicted and measured; the first one is the headline.
         minimum: whether the claim speaks of the global minimum, so that a verdict needs a certificate. If not, the
             claim itself reads only what has converged (`Evidence.critical`).
         recorded: the verdict known for the theorem as a whole.
         draw: a random problem, inside the hypotheses or not (see `_draw.Family`).
         most: bound on the instances of a run, where one of them takes long.
-        about: what kind of model.
     """
 
     id: str
     source: str
     statement: str
     formula: str
-    hypotheses: str
-    inside: Callable[[Any], bool]
+    hypotheses: Hypothesis
     claim: Claim
     minimum: bool = True
     recorded: Verdict = Verdict.HOLDS
     draw: Callable[[np.random.Generator], Any] | None = None
     most: int | None = None
-    about: tuple[type[Model], ...] = (Linear,)
     case: Callable[[Any], Any] = lambda problem: None
-
-    def speaks_of(self, problem: Any) -> bool:
-        """Whether the model of ``problem`` is one that the theorem is about."""
-        return type(problem.model) in self.about
-
-    def lacks(self, problem: Any) -> str:
-        """What ``problem`` does not have, in words."""
-        model = "" if self.speaks_of(problem) else f"{' or '.join(m.kind for m in self.about)}: "
-        return f"needs {model}{self.hypotheses}"
 
     def applies(self, problem: Any) -> bool:
         """Whether ``problem`` satisfies the hypotheses."""
-        return self.speaks_of(problem) and bool(self.inside(problem))
+        return self.hypotheses(problem)
 
     def too_near(self, problem: Any) -> str:
         """Which number of ``problem`` is too near a threshold of the theorem to tell, and how near; empty for none."""
@@ -334,7 +318,7 @@ def check(
     with float64_scope():
         problem = widened(problem)
         if not theorem.applies(problem):
-            return finding([], None, Verdict.OUTSIDE, reason=theorem.lacks(problem))
+            return finding([], None, Verdict.OUTSIDE, reason=theorem.hypotheses.fails(problem))
         if near := theorem.too_near(problem):
             return finding([], None, Verdict.INCONCLUSIVE, reason=near)
         evidence = evidence or Evidence(problem)
@@ -352,7 +336,7 @@ def require_one(problem: Any) -> None:
     >>> ufm.verify(ufm.Problem(3, 4, 1, decay=ufm.Decay(np.array([0.1, 0.2]))))
     Traceback (most recent call last):
         ...
-    ufm._base.InputError: problem.decay.W.shape = (2,): must be (), one problem at a time
+    ufm._base.InputError: decay.W.shape = (2,): must be that of one problem; for many at once use ufm.sweep
     """
     require(isinstance(problem, Problem), "problem", type(problem).__name__, "a ufm.Problem")
     require_single(problem)

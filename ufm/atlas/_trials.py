@@ -17,6 +17,7 @@ import numpy as np
 from ufm._base import InputError, require
 from ufm.atlas._core import Evidence, Finding, Theorem, Verdict, check
 from ufm.atlas._draw import Family, draw, structure_of
+from ufm.atlas.hypotheses import anything
 from ufm.statement import from_data, to_data
 
 RETRIES = 6
@@ -177,7 +178,7 @@ def try_once(theorem: Theorem, problem: Any, seed: int = 0, *, outside: bool = F
         return finding
     try:
         with np.errstate(all="ignore"):
-            return check(dataclasses.replace(theorem, inside=lambda p: True), problem, Evidence(problem, seed))
+            return check(dataclasses.replace(theorem, hypotheses=anything), problem, Evidence(problem, seed))
     except (ValueError, ZeroDivisionError, FloatingPointError, np.linalg.LinAlgError) as error:
         return Finding(theorem, problem, [], None, Verdict.REFUTED, None, f"the formula has no value: {error}")
 

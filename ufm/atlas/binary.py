@@ -8,10 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import log_expit, log_softmax, logsumexp
 
-from ufm.atlas._claims import lowest, strength
+from ufm.atlas._claims import lowest
 from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
 from ufm.atlas._draw import SHAPES, Family
-from ufm.atlas.zhu2021 import is_balanced
+from ufm.atlas.hypotheses import (
+    balanced,
+    bias_per_class,
+    dim_at_least,
+    free_bias,
+    free_classifier,
+    loss,
+    no_bias,
+    number,
+    separating,
+    strength,
+)
 from ufm.losses import BCE, CE, Logistic
 from ufm.problem import Decay, Problem
 
@@ -40,8 +51,7 @@ EQUIVALENCE = Theorem(
     source="classical; theory of this package",
     statement="Two-class CE equals one-neuron logistic loss with w = w_1 - w_2, b = b_1 - b_2 and their decays halved.",
     formula="CE(decay_W, decay_H, decay_b) = logistic(decay_W/2, decay_H, decay_b/2)",
-    hypotheses="CE, K = 2, bias per class or none",
-    inside=lambda p: isinstance(p.loss, CE) and p.classes == 2 and p.bias != "unified",
+    hypotheses=loss(CE) & free_classifier & number("K", lambda p: p.classes, "=", 2) & (bias_per_class | no_bias),
     claim=_equivalence,
     draw=Family(lambda rng: CE(), ((2, 3, 4), (2, 3, (5, 2))), ("per_class", "none")),
 )
@@ -74,12 +84,7 @@ OUTPUTS = Theorem(
     source="theory of this package",
     statement="Softmax and sigmoids alike: regularisation alone sets how extreme the outputs are.",
     formula="1 - (K-1) mu at the true class, mu elsewhere, mu = sqrt(n decay_W decay_H)",
-    hypotheses="CE, or BCE with a free bias (decay_b = 0), balanced, d >= K-1, K mu < 1",
-    inside=lambda p: (
-        (isinstance(p.loss, CE) or (isinstance(p.loss, BCE) and p.bias != "none" and float(p.decay.b) == 0))
-        and is_balanced(p)
-        and p.classes * strength(p) < 1
-    ),
+    hypotheses=(loss(CE) | loss(BCE) & free_bias) & free_classifier & balanced & dim_at_least(-1) & separating,
     claim=_outputs,
     draw=Family(lambda rng: (CE(), BCE())[rng.integers(2)], SHAPES, strength=(1e-3, 2.0), decay_b=(0.0, 0.0)),
 )

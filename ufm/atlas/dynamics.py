@@ -12,6 +12,7 @@ import numpy as np
 from ufm.atlas._claims import gradient, logit_gradient
 from ufm.atlas._core import Evidence, Quantity, Theorem, Undecided, quantity
 from ufm.atlas._draw import Family, Shape
+from ufm.atlas.hypotheses import Hypothesis, free_classifier
 from ufm.losses import BCE, CE, Focal, Loss
 from ufm.problem import Params, Problem
 
@@ -63,6 +64,13 @@ def _equal_decays(problem: Problem) -> bool:
     return bool(np.allclose(decay, float(problem.decay.W), rtol=1e-12, atol=0.0))
 
 
+equal_decays = Hypothesis(
+    "decay_W = m decay_H for features of m samples",
+    _equal_decays,
+    lambda p: f"decay_W = {float(p.decay.W):.4g}, m decay_H = {np.max(float(p.decay.H) * p.multiplicity):.4g}",
+)
+
+
 def kept(decay: float) -> float:
     """``e^(-2 lambda t)``, the part of the imbalance that a flow for ``t = TIME/(1 + lambda)`` leaves."""
     return float(np.exp(-2.0 * decay * TIME / (1.0 + decay)))
@@ -111,8 +119,7 @@ FLOW = Theorem(
     source=SOURCE,
     statement="With equal decays the imbalance of the layers decays exactly under gradient flow, for every loss.",
     formula="W'W - HH' (t) = e^(-2 lambda t) (W'W - HH')(0)",
-    hypotheses="any loss, counts, dimension and bias; decay_W = decay_H (m decay_H, if m samples share a feature)",
-    inside=_equal_decays,
+    hypotheses=free_classifier & equal_decays,
     claim=_flow_law,
     minimum=False,
     draw=Family(_loss, SHAPES, balance=(1.0, 1.0), strength=(0.01, 5.0)),
@@ -122,8 +129,7 @@ DESCENT = Theorem(
     source=f"{SOURCE}; discrete form (this package)",
     statement="Gradient descent adds to that law a term of second order in the step.",
     formula="D+ = (1 - eta lambda)^2 D + eta^2 (H G'G H' - W'G G'W), G the gradient of the mean loss in Z",
-    hypotheses="any loss, counts, dimension and bias; decay_W = decay_H (m decay_H, if m samples share a feature)",
-    inside=_equal_decays,
+    hypotheses=free_classifier & equal_decays,
     claim=_descent_law,
     minimum=False,
     draw=Family(_loss, SHAPES, balance=(1.0, 1.0)),
@@ -150,8 +156,7 @@ CRITICAL = Theorem(
     source="Zhu et al. 2021, balance at critical points",
     statement="At every critical point the layers are balanced.",
     formula="decay_W W'W = decay_H HH'",
-    hypotheses="any loss, counts, dimension and bias",
-    inside=lambda p: True,
+    hypotheses=free_classifier,
     claim=_balance,
     minimum=False,
     draw=Family(_loss, SHAPES),

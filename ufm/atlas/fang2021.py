@@ -10,10 +10,11 @@ import numpy as np
 from jax import Array
 from scipy.optimize import minimize
 
-from ufm.atlas._claims import balanced_factors, near, random_for, weight, yes
+from ufm.atlas._claims import balanced_factors, random_for, weight, yes
 from ufm.atlas._core import Evidence, Quantity, Theorem, Undecided, quantity
 from ufm.atlas._draw import Family, Shape
-from ufm.atlas.hong2024 import MERGED
+from ufm.atlas.hong2024 import IMBALANCED, MERGED
+from ufm.atlas.hypotheses import Hypothesis, away_from, no_bias
 from ufm.losses import CE, Custom
 from ufm.problem import Problem
 
@@ -103,20 +104,17 @@ def _minority(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     return quantities
 
 
+minority = Hypothesis(
+    "two or more smallest classes",
+    lambda p: int(np.sum(p.counts == p.counts.min())) > 1,
+    lambda p: f"n = {p.per_class}",
+)
 MINORITY = Theorem(
     id="fang2021/minority",
     source="Fang et al. 2021, minority collapse; exact threshold: this package",
     statement="Norm-constrained: minority classifiers become identical at a finite ratio, set by the multiplier.",
     formula="w_i = w_j for minority i, j iff n_B/N <= Lambda, Lambda = sqrt(decay_W decay_H) the price of the norms",
-    hypotheses="CE without bias, two or more smallest classes, d >= K; not within 1 % of the threshold",
-    inside=lambda p: (
-        isinstance(p.loss, CE)
-        and p.bias == "none"
-        and p.dim >= p.classes
-        and not p.balanced
-        and int(np.sum(p.counts == p.counts.min())) > 1
-        and not near(merging_ratio(p))
-    ),
+    hypotheses=IMBALANCED & no_bias & minority & away_from("the threshold", lambda p: merging_ratio(p)),
     claim=_minority,
     minimum=False,
     draw=Family(lambda rng: CE(), COUNTS, ("none",), strength=(0.05, 3.0)),

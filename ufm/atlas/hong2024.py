@@ -6,9 +6,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ufm.atlas._claims import ZERO, balanced_factors, lowest, near, size_of_factors, weight, yes
+from ufm.atlas._claims import ZERO, balanced_factors, lowest, size_of_factors, weight, yes
 from ufm.atlas._core import Evidence, Quantity, Theorem, converged, free_solve, quantity
 from ufm.atlas._draw import Family, Shape
+from ufm.atlas.hypotheses import (
+    Hypothesis,
+    away_from,
+    bias_per_class,
+    decayed_bias,
+    dim_at_least,
+    free_classifier,
+    imbalanced,
+    loss,
+    no_bias,
+)
 from ufm.losses import CE
 from ufm.problem import Params, Problem
 from ufm.theory import certify
@@ -19,14 +30,16 @@ MERGED = 1e-5
 """Distance of two classifier rows, relative to the largest row, that counts as one row."""
 
 
-def _imbalanced(problem: Problem) -> bool:
-    return isinstance(problem.loss, CE) and not problem.balanced and problem.dim >= problem.classes
+IMBALANCED = loss(CE) & free_classifier & imbalanced & dim_at_least(0)
 
 
 def merging(problem: Problem) -> dict[int, float]:
     """For each count that several classes share, ``sqrt(n_c)/N`` over ``sqrt(decay_W decay_H)``: merged up to 1."""
     sizes, repeats = np.unique(problem.counts, return_counts=True)
     return {int(n): float(np.sqrt(n)) / problem.samples / weight(problem) for n in sizes[repeats > 1]}
+
+
+some_shared = Hypothesis("two classes of equal count", lambda p: bool(merging(p)), lambda p: f"n = {p.per_class}")
 
 
 def bias_alone(problem: Problem) -> np.ndarray:
@@ -77,8 +90,7 @@ MERGING = Theorem(
     source=f"{PAPER}, minority collapse",
     statement="Two or more classes of n_c samples have the same classifier row iff the decays exceed a threshold.",
     formula="w_i = w_j iff sqrt(n_c)/N <= sqrt(decay_W decay_H)",
-    hypotheses="CE, imbalanced, some n_c shared by two classes, d >= K; not within 1 % of the threshold",
-    inside=lambda p: _imbalanced(p) and bool(merging(p)) and not any(near(r) for r in merging(p).values()),
+    hypotheses=IMBALANCED & some_shared & away_from("the threshold", lambda p: list(merging(p).values())),
     claim=_merges,
     draw=Family(lambda rng: CE(), COUNTS, ("per_class", "none"), strength=(0.05, 2.0)),
 )
@@ -99,8 +111,7 @@ TOTAL = Theorem(
     source=f"{PAPER}, total collapse",
     statement="Everything is zero iff the logit gradient at the bias-only minimiser is small.",
     formula="||grad_Z(0, b°)|| <= sqrt(decay_W decay_H); the norm is sqrt(n_A)/N if n_A is shared by two classes",
-    hypotheses="CE, imbalanced, d >= K, bias per class or none; not within 1 % of the threshold",
-    inside=lambda p: _imbalanced(p) and p.bias != "unified" and not near(collapse_ratio(p)),
+    hypotheses=IMBALANCED & (bias_per_class | no_bias) & away_from("the threshold", lambda p: collapse_ratio(p)),
     claim=_vanishes,
     draw=Family(lambda rng: CE(), COUNTS, ("per_class", "none"), strength=(0.2, 4.0)),
 )
@@ -129,8 +140,7 @@ CONVEX = Theorem(
     source=f"{PAPER}; Zhu et al. 2021 (nuclear-norm lift)",
     statement="Imbalanced, too, the factored problem has the minimum of the convex one in X = W H.",
     formula="min f = min 1/N sum CE(x_i + b) + sqrt(decay_W decay_H) ||X||_* + decay_b/2 ||b||^2",
-    hypotheses="CE, imbalanced, d >= K, decayed bias or none",
-    inside=lambda p: _imbalanced(p) and (p.bias == "none" or float(p.decay.b) > 0),
+    hypotheses=IMBALANCED & (no_bias | decayed_bias),
     claim=_witness,
     draw=Family(lambda rng: CE(), COUNTS[:1], ("none",), strength=(0.1, 2.0)),
 )

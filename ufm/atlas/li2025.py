@@ -13,12 +13,10 @@ from ufm.atlas._claims import (
     equivalent_decay_b,
     etf_geometry,
     full_norm,
-    strength,
     symmetric_logits,
     value,
 )
 from ufm.atlas._core import (
-    WITH_ANY_CLASSIFIER,
     Evidence,
     Quantity,
     Theorem,
@@ -29,7 +27,20 @@ from ufm.atlas._core import (
     quantity,
 )
 from ufm.atlas._draw import SHAPES, WIDE, Family
-from ufm.atlas.zhu2021 import is_balanced
+from ufm.atlas.hypotheses import (
+    Hypothesis,
+    any_classifier,
+    balanced,
+    bias_per_class,
+    dim_at_least,
+    free_classifier,
+    loss,
+    not_separating,
+    number,
+    separating,
+    strength,
+    with_bias,
+)
 from ufm.losses import BCE, CE
 from ufm.problem import Params, Problem
 from ufm.theory import closed_forms
@@ -40,14 +51,17 @@ ANY_BIAS = Family(lambda rng: BCE(), (*WIDE, (2, 3, 2), (3, 4, 4)), ("per_class"
 CROSS_ENTROPY = Family(lambda rng: CE(), SHAPES)
 
 
-def is_bce(problem: Problem, least_dim: int = -1) -> bool:
-    """Whether the problem is a balanced one of BCE with ``d >= K + least_dim``."""
-    return isinstance(problem.loss, BCE) and is_balanced(problem, least_dim)
+BALANCED_BCE = loss(BCE) & free_classifier & balanced
 
 
-def separates(problem: Problem) -> bool:
-    """Whether ``K mu < 1``: the decays leave the classes apart."""
-    return problem.classes * strength(problem) < 1
+def bias_force(problem: Problem) -> float:
+    """``decay_b |b|/mu`` at the published minimiser: up to 1 it is the minimiser."""
+    mu, decay_b = strength(problem), equivalent_decay_b(problem)
+    return decay_b * abs(closed_forms.bce_centred(mu, problem.classes, decay_b).bias) / mu
+
+
+weak_force = number("decay_b |b|/mu", lambda p: bias_force(p), "<=", 1)
+shift_invariant = Hypothesis("shift-invariant loss", lambda p: bool(p.loss.shift_invariant), lambda p: str(p.loss))
 
 
 def _as_published(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
@@ -60,8 +74,7 @@ THEOREM_1 = Theorem(
     source=f"{PAPER}, Thm 1",
     statement="CE: unbiased scores are equal within positives and within negatives, whatever the common bias.",
     formula="positive sqrt(decay_W/(n decay_H)) rho/K, negative -that/(K-1), rho = ||W||^2",
-    hypotheses="CE, balanced, d >= K-1",
-    inside=lambda p: isinstance(p.loss, CE) and is_balanced(p),
+    hypotheses=loss(CE) & free_classifier & balanced & dim_at_least(-1),
     claim=lambda p, e: _scores_from_norm(p, e),
     draw=CROSS_ENTROPY,
 )
@@ -71,8 +84,7 @@ THEOREM_2 = Theorem(
     source=f"{PAPER}, Thm 2, as stated in its poster and replies",
     statement="Global minimisers of BCE collapse to a centred simplex ETF; the bias solves their equation.",
     formula="-logit((K-1)mu + decay_b b) + (K-1) logit(mu - decay_b b) = K b",
-    hypotheses="BCE with decayed bias per class, balanced, d >= K-1, K mu < 1",
-    inside=lambda p: is_bce(p) and p.bias == "per_class" and separates(p),
+    hypotheses=BALANCED_BCE & dim_at_least(-1) & bias_per_class & separating,
     claim=_as_published,
     recorded=Verdict.REFUTED,
     draw=PUBLISHED,
@@ -96,8 +108,7 @@ THEOREM_2_CORRECTED = Theorem(
     source=f"{PAPER}, Thm 2, corrected (this package)",
     statement="BCE's minimiser is the centred ETF iff sigma(q) <= 2 mu there; beyond, all w_k share a mean vector.",
     formula="with a bias: iff decay_b |b| <= mu, and beyond b = -mu/decay_b; sigma(q) = 2 mu, sigma(-p) = (K-2) mu",
-    hypotheses="BCE, balanced, d >= K, K mu < 1, any bias mode",
-    inside=lambda p: is_bce(p, 0) and separates(p),
+    hypotheses=BALANCED_BCE & dim_at_least(0) & separating,
     claim=_corrected,
     case=lambda p: closed_forms.bce(strength(p), p.classes, equivalent_decay_b(p)).shift == 0,
     draw=ANY_BIAS,
@@ -114,16 +125,10 @@ BCE_ZERO = Theorem(
     source=f"{PAPER}, from Thm 2",
     statement="Above the threshold of cross-entropy the minimiser of BCE too is W = H = 0.",
     formula="zero if K mu >= 1 and decay_b |b| <= mu for the bias of W = H = 0",
-    hypotheses="BCE, balanced, d >= K-1, K mu >= 1, decay_b |b| <= mu",
-    inside=lambda p: is_bce(p) and p.bias != "none" and not separates(p) and _bias_force_at_zero(p) <= strength(p),
+    hypotheses=BALANCED_BCE & dim_at_least(-1) & with_bias & not_separating & weak_force,
     claim=_bce_threshold,
     draw=Family(lambda rng: BCE(), SHAPES, strength=(0.3, 5.0)),
 )
-
-
-def _bias_force_at_zero(problem: Problem) -> float:
-    decay = equivalent_decay_b(problem)
-    return decay * abs(closed_forms.bce_centred(strength(problem), problem.classes, decay).bias)
 
 
 def scores_of_norm(problem: Problem, rho: float) -> tuple[float, float]:
@@ -200,11 +205,9 @@ CE_BIAS_LAW = Theorem(
     source=f"{PAPER}, Fig. 3 and Eq. 20 as an exact law (this package)",
     statement="Under CE gradient descent keeps the initial mean bias, up to decay, whatever the features do.",
     formula="mean b(t) = mean b(0) (1 - eta decay_b)^t",
-    hypotheses="shift-invariant loss with a bias per class",
-    inside=lambda p: bool(p.loss.shift_invariant) and p.bias == "per_class",
+    hypotheses=shift_invariant & any_classifier & bias_per_class,
     claim=_bias_law,
     minimum=False,
-    about=WITH_ANY_CLASSIFIER,
     draw=CROSS_ENTROPY,
 )
 
@@ -224,8 +227,7 @@ BCE_FORGETS = Theorem(
     source=f"{PAPER}, Fig. 3 and Eq. 21",
     statement="BCE forgets its initial bias: every start ends at the bias of the theorem.",
     formula="final b independent of b(0)",
-    hypotheses="BCE, balanced, d >= K, K mu < 1, with bias",
-    inside=lambda p: is_bce(p, 0) and separates(p) and p.bias != "none",
+    hypotheses=BALANCED_BCE & dim_at_least(0) & separating & with_bias,
     claim=_bce_forgets,
     draw=Family(lambda rng: BCE(), WIDE, ("per_class", "unified")),
 )

@@ -20,28 +20,30 @@ from ufm.atlas._claims import (
     gradient,
     lowest,
     minimum,
-    near,
     random_for,
     size_of_factors,
-    strength,
     symmetric_logits,
     yes,
 )
 from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
 from ufm.atlas._draw import SHAPES, WIDE, Family
-from ufm.atlas.li2025 import PAPER, is_bce, separates
-from ufm.atlas.zhu2021 import is_balanced
+from ufm.atlas.hypotheses import (
+    away_from,
+    balanced,
+    bias_per_class,
+    classes_above,
+    decayed_bias,
+    dim_at_least,
+    free_classifier,
+    loss,
+    not_separating,
+    separating,
+    strength,
+)
+from ufm.atlas.li2025 import BALANCED_BCE, PAPER, weak_force
 from ufm.losses import BCE, CE
 from ufm.problem import Params, Problem
 from ufm.theory import closed_forms
-
-
-def _centred(problem: Problem) -> bool:
-    """Whether the published minimiser is the minimiser: ``decay_b |b| <= mu``."""
-    decay_b = equivalent_decay_b(problem)
-    found = closed_forms.bce_centred(strength(problem), problem.classes, decay_b)
-    return decay_b * abs(found.bias) <= strength(problem)
-
 
 # Equation 3: when the bias separates ---------------------------------------------------------
 
@@ -63,9 +65,12 @@ def _eq_3(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     return [yes("the bias separates positive from negative scores", separates, measured)]
 
 
-def _eq_3_decided(problem: Problem) -> bool:
+def _sides_of_eq_3(problem: Problem) -> float:
     a = closed_forms.bce_centred(strength(problem), problem.classes, float(problem.decay.b)).gap
-    return not near(separation(a, float(problem.decay.b), problem.classes))
+    return separation(a, float(problem.decay.b), problem.classes)
+
+
+eq_3_decided = away_from("equality", _sides_of_eq_3)
 
 
 EQ_3 = Theorem(
@@ -73,15 +78,7 @@ EQ_3 = Theorem(
     source=f"{PAPER}, Eq. 3",
     statement="The bias of BCE separates positive from negative scores iff an inequality in ||W||^2 holds.",
     formula="decay_b s rho/(K-1) + 1/(2(K-1)) > 1/(1 + exp(s rho/(K-1))), s = sqrt(decay_W/(n decay_H))",
-    hypotheses="BCE with bias per class, balanced, d >= K-1, K mu < 1, decay_b |b| <= mu; not within 1 % of equality",
-    inside=lambda p: (
-        is_bce(p)
-        and p.bias == "per_class"
-        and separates(p)
-        and float(p.decay.b) > 0
-        and _centred(p)
-        and _eq_3_decided(p)
-    ),
+    hypotheses=BALANCED_BCE & dim_at_least(-1) & bias_per_class & decayed_bias & separating & weak_force & eq_3_decided,
     claim=_eq_3,
     draw=Family(lambda rng: BCE(), SHAPES, decay_b=(1e-3, 1.0), strength=(0.01, 1.5)),
 )
@@ -153,8 +150,7 @@ EQ_20 = Theorem(
     source=f"{PAPER}, Eq. 20",
     statement="At any collapsed point with equal biases the gradient of CE in the bias vanishes: its bias stays put.",
     formula="df/db_j = mean(softmax_j - 1[y = j]) + decay_b b_j, its first part 0 at collapse",
-    hypotheses="CE with bias per class, balanced, d >= K-1",
-    inside=lambda p: isinstance(p.loss, CE) and is_balanced(p) and p.bias == "per_class",
+    hypotheses=loss(CE) & free_classifier & balanced & dim_at_least(-1) & bias_per_class,
     claim=_eq_20,
     minimum=False,
     draw=Family(lambda rng: CE(), SHAPES),
@@ -164,8 +160,7 @@ EQ_21 = Theorem(
     source=f"{PAPER}, Eq. 21",
     statement="At a collapsed point the gradient of BCE in the bias is the same for all and in general not zero.",
     formula="df/db_j = mean(sigma_j - 1[y = j]) + decay_b b_j, at collapse ((K-1) sigma(q) - sigma(-p))/K + decay_b b",
-    hypotheses="BCE with bias per class, balanced, d >= K-1",
-    inside=lambda p: is_bce(p) and p.bias == "per_class",
+    hypotheses=BALANCED_BCE & dim_at_least(-1) & bias_per_class,
     claim=_eq_21,
     minimum=False,
     draw=Family(lambda rng: BCE(), SHAPES),
@@ -212,27 +207,20 @@ class _AtTheEdge(Family):
         problem = super().__call__(rng)
         far = rng.random() < 0.5
         distance = rng.choice([-1.0, 1.0]) * rng.uniform(0.012, 0.05)
-        edge = boundary_decay_b(strength(problem), problem.classes) if separates(problem) else np.inf
+        edge = boundary_decay_b(strength(problem), problem.classes) if separating(problem) else np.inf
         if far or not np.isfinite(edge):
             return problem
         factor = edge * np.exp(distance) / equivalent_decay_b(problem)
         return replace(problem, decay=replace(problem.decay, b=float(problem.decay.b * factor)))
 
 
+off_the_boundary = away_from("the boundary", lambda p: equivalent_decay_b(p) / boundary_decay_b(strength(p), p.classes))
 BOUNDARY = Theorem(
     id="li2025/boundary",
     source=f"{PAPER}, Thm 2: exact end of its validity (this package)",
     statement="The minimiser of BCE leaves the centred ETF exactly where decay_b |b| = sqrt(n decay_W decay_H).",
     formula="decay_b = K mu / [logit((K-2) mu) - (K-1) logit(2 mu)], both regimes meeting there",
-    hypotheses="BCE with decayed bias, balanced, d >= K > 2, K mu < 1; not within 1 % of the boundary",
-    inside=lambda p: (
-        is_bce(p, 0)
-        and p.classes > 2
-        and p.bias != "none"
-        and separates(p)
-        and float(p.decay.b) > 0
-        and not near(equivalent_decay_b(p) / boundary_decay_b(strength(p), p.classes))
-    ),
+    hypotheses=BALANCED_BCE & dim_at_least(0) & classes_above(2) & decayed_bias & separating & off_the_boundary,
     claim=_boundary,
     draw=_AtTheEdge(lambda rng: BCE(), WIDE, ("per_class", "unified"), decay_b=(1e-3, 1.0), strength=(0.01, 1.5)),
 )
@@ -255,8 +243,7 @@ MERGED = Theorem(
     statement="K mu >= 1 merges all classes of BCE: at zero, or at one shared nonzero feature where decay_b |b| > mu.",
     formula="a = 0; c = K (logit(1/K + mu) + mu/decay_b) where decay_b |b0| > mu at the bias b0 of W = H = 0; "
     "without bias c = K logit(1/K + mu) where K mu < (K-2)/2",
-    hypotheses="BCE, balanced, d >= K > 2, K mu >= 1, any bias mode",
-    inside=lambda p: is_bce(p, 0) and p.classes > 2 and not separates(p),
+    hypotheses=BALANCED_BCE & dim_at_least(0) & classes_above(2) & not_separating,
     claim=_merged,
     case=lambda p: closed_forms.bce(strength(p), p.classes, equivalent_decay_b(p)).shift == 0,
     draw=Family(lambda rng: BCE(), WIDE, ("per_class", "unified", "none"), decay_b=(1e-2, 10.0), strength=(0.8, 4.0)),

@@ -7,10 +7,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from ufm import geometry
-from ufm.atlas._claims import equivalent_decay_b, etf_geometry, nonzero, strength, symmetric_logits
+from ufm.atlas._claims import equivalent_decay_b, etf_geometry, nonzero, symmetric_logits
 from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
 from ufm.atlas._draw import WIDE, Family
-from ufm.atlas.zhu2021 import is_balanced
+from ufm.atlas.hypotheses import (
+    Hypothesis,
+    K_mu,
+    balanced,
+    dim_at_least,
+    free_bias,
+    free_classifier,
+    loss,
+    no_bias,
+    number,
+    strength,
+)
 from ufm.losses import MSE
 from ufm.problem import Problem
 from ufm.theory import closed_forms
@@ -26,8 +37,13 @@ def _predicted(problem: Problem) -> Logits:
     return closed_forms.mse(strength(problem), problem.classes, equivalent_decay_b(problem), **hyper)
 
 
-def _mse(problem: Problem) -> bool:
-    return isinstance(problem.loss, MSE) and is_balanced(problem, 0)
+def _hyper(problem: Problem) -> str:
+    return ", ".join(f"{name} = {float(value):g}" for name, value in problem.loss.hyper.items())
+
+
+SQUARES = loss(MSE) & free_classifier & balanced & dim_at_least(0)
+apart = number("gap", lambda p: _predicted(p).gap, ">", 0)
+plain = Hypothesis("kappa = beta = 1", lambda p: all(float(v) == 1 for v in p.loss.hyper.values()), _hyper)
 
 
 def _free_bias(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
@@ -39,8 +55,7 @@ WITH_BIAS = Theorem(
     source="Zhou et al. 2022 (MSE), Thm 3.1; Tirer & Bruna 2022, Thm 3.2",
     statement="With a free bias the global minimisers of rescaled MSE collapse to a centred simplex ETF.",
     formula="linear equations for (p, q): see closed_forms.mse",
-    hypotheses="MSE, balanced, d >= K, decay_b = 0, gap > 0",
-    inside=lambda p: _mse(p) and p.bias != "none" and float(p.decay.b) == 0 and _predicted(p).gap > 0,
+    hypotheses=SQUARES & free_bias & apart,
     claim=_free_bias,
     draw=Family(_rescaled, WIDE, decay_b=(0.0, 0.0), strength=(0.01, 30.0)),
 )
@@ -68,13 +83,7 @@ NO_BIAS = Theorem(
     source="Tirer & Bruna 2022, Thm 3.1",
     statement="Without bias the global minimisers of MSE collapse to an orthogonal frame, not an ETF.",
     formula="W H = (1 - K mu/2) I for ||z - e_k||^2",
-    hypotheses="MSE with kappa = beta = 1, balanced, d >= K, no bias, K mu < 2",
-    inside=lambda p: (
-        _mse(p)
-        and p.bias == "none"
-        and all(float(v) == 1 for v in p.loss.hyper.values())
-        and p.classes * strength(p) < 2
-    ),
+    hypotheses=SQUARES & plain & no_bias & number("K mu", K_mu, "<", 2),
     claim=_frame,
     draw=Family(lambda rng: MSE(1.0, 1.0), WIDE, ("none",)),
 )
@@ -90,8 +99,7 @@ DECAYED_BIAS = Theorem(
     source="scalar reduction (this package)",
     statement="With a decayed bias, MSE gains a mean mode once decay_b |b| exceeds mu.",
     formula="c = 0 iff decay_b |b| <= mu; beyond it b = mu/decay_b",
-    hypotheses="MSE, balanced, d >= K",
-    inside=_mse,
+    hypotheses=SQUARES,
     claim=_decayed,
     case=lambda p: (_predicted(p).gap > 0, _predicted(p).shift == 0),
     draw=Family(_rescaled, WIDE, ("per_class", "unified", "none"), strength=(0.01, 10.0), decay_b=(1e-3, 10.0)),

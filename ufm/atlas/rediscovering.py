@@ -7,10 +7,21 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import minimize
 
-from ufm.atlas._claims import near, random_for, strength, yes
-from ufm.atlas._core import WITH_ANY_CLASSIFIER, Evidence, Quantity, Theorem, quantity
+from ufm.atlas._claims import random_for, yes
+from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
 from ufm.atlas._draw import SHAPES, Family
-from ufm.atlas.zhu2021 import is_balanced
+from ufm.atlas.hypotheses import (
+    any_classifier,
+    away_from,
+    balanced,
+    dim_at_least,
+    free_bias,
+    free_classifier,
+    loss,
+    separating,
+    strength,
+    unified_bias,
+)
 from ufm.losses import BCE, CE
 from ufm.problem import Problem
 from ufm.theory import closed_forms
@@ -43,9 +54,14 @@ def _threshold(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     ]
 
 
-def _decided(problem: Problem) -> bool:
-    a = closed_forms.bce_centred(strength(problem), problem.classes, 0.0).gap
-    return not near(np.exp(a - least_gap(problem.classes)))
+def _excess(problem: Problem) -> float:
+    """``e^(B-A)/(2K - 3)`` at the minimum."""
+    gap = closed_forms.bce_centred(strength(problem), problem.classes, 0.0).gap
+    return float(np.exp(gap - least_gap(problem.classes)))
+
+
+BALANCED_BCE = loss(BCE) & free_classifier & balanced & dim_at_least(-1)
+decided = away_from("equality", _excess)
 
 
 COROLLARY_1 = Theorem(
@@ -53,15 +69,14 @@ COROLLARY_1 = Theorem(
     source=f"{PAPER}, Cor. 1",
     statement="Equal positive scores B and negative scores A: the best unified threshold, and when it separates them.",
     formula="e^b = [(K-2) e^A + sqrt((K-2)^2 e^2A + 4 (K-1) e^(A+B))]/2; A < b < B iff e^(B-A) > 2K - 3",
-    hypotheses="BCE, unified bias without decay, balanced, d >= K-1, K mu < 1; not within 1 % of equality",
-    inside=lambda p: (
-        isinstance(p.loss, BCE)
-        and is_balanced(p)
-        and p.bias == "unified"
-        and float(p.decay.b) == 0
-        and p.classes * strength(p) < 1
-        and _decided(p)
-    ),
+    hypotheses=loss(BCE)
+    & free_classifier
+    & balanced
+    & dim_at_least(-1)
+    & unified_bias
+    & free_bias
+    & separating
+    & decided,
     claim=_threshold,
     draw=Family(lambda rng: BCE(), SHAPES, ("unified",), decay_b=(0.0, 0.0), strength=(0.01, 1.3)),
 )
@@ -97,11 +112,9 @@ NAIVE = Theorem(
     source=f"{PAPER}, bound on the naive loss",
     statement="The naive loss is at most K/(K-1) times what CE has above log K, with equality at equal logits.",
     formula="L_naive <= (K/(K-1)) (L_soft - log K)",
-    hypotheses="CE (any K)",
-    inside=lambda p: isinstance(p.loss, CE),
+    hypotheses=loss(CE) & any_classifier,
     claim=_naive,
     minimum=False,
-    about=WITH_ANY_CLASSIFIER,
     draw=Family(lambda rng: CE(), SHAPES),
 )
 

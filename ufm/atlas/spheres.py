@@ -9,16 +9,14 @@ import numpy as np
 from ufm.atlas._claims import lowest
 from ufm.atlas._core import Evidence, Quantity, Theorem, Verdict, quantity
 from ufm.atlas._draw import WIDE, SphereFamily
+from ufm.atlas.hypotheses import balanced, decayed_bias, dim_at_least, free_bias, loss, no_bias, on_spheres, with_bias
 from ufm.losses import BCE, CE
-from ufm.models import Spheres
 from ufm.problem import Problem
 from ufm.theory import bias_stiffness
 from ufm.theory import spheres as theory
 from ufm.theory.spheres import Cosines
 
-
-def _balanced(problem: Problem, loss: type) -> bool:
-    return isinstance(problem.loss, loss) and problem.balanced and problem.dim >= problem.classes
+NORMALISED = on_spheres & balanced & dim_at_least(0)
 
 
 def collapsed(problem: Problem, evidence: Evidence, predicted: Cosines) -> list[Quantity]:
@@ -50,11 +48,9 @@ NORMALISED_CE = Theorem(
     source="Yaras et al. 2022, Thm 1; with a decayed bias: this package",
     statement="Global minimisers of CE over unit norms collapse to a simplex ETF for every temperature.",
     formula="minimum log(1 + (K-1) exp(-K gamma/(K-1)))",
-    hypotheses="normalised CE, balanced, d >= K, decayed bias or none",
-    inside=lambda p: _balanced(p, CE) and (p.bias == "none" or float(p.decay.b) > 0),
+    hypotheses=loss(CE) & NORMALISED & (no_bias | decayed_bias),
     claim=_ce,
     draw=SphereFamily(lambda rng: CE(), WIDE, ("none", "per_class")),
-    about=(Spheres,),
 )
 
 
@@ -83,12 +79,10 @@ NORMALISED_BCE = Theorem(
     source="Rediscovering BCE, L_bce-nu and L_bce-nd, read with a decayed bias",
     statement="Global minimisers of BCE over unit norms are a simplex ETF, the bias being the best one for it.",
     formula="cosines 1 and -1/(K-1), (K-1) sigma(q) - sigma(-p) + L b = 0",
-    hypotheses="normalised BCE, balanced, d >= K, with bias",
-    inside=lambda p: _balanced(p, BCE) and p.bias != "none",
+    hypotheses=loss(BCE) & NORMALISED & with_bias,
     claim=lambda p, e: collapsed(p, e, etf(p)),
     recorded=Verdict.REFUTED,
     draw=SphereFamily(lambda rng: BCE(), WIDE, ("per_class", "unified")),
-    about=(Spheres,),
 )
 NORMALISED_BCE_CORRECTED = Theorem(
     id="rediscovering/normalised-corrected",
@@ -96,23 +90,19 @@ NORMALISED_BCE_CORRECTED = Theorem(
     statement="Normalised BCE is minimised by the ETF iff the bias is cheap enough; beyond, all w_k share a mean.",
     formula="ETF iff (K-2) sigma(q) <= 2 sigma(-p) there, with a bias: L|b| <= sigma(-p) + sigma(q), L = K decay_b "
     "(unified: decay_b); beyond, (K-2) sigma(q) = 2 sigma(-p)",
-    hypotheses="normalised BCE, balanced, d >= K, any bias mode",
-    inside=lambda p: _balanced(p, BCE),
+    hypotheses=loss(BCE) & NORMALISED,
     claim=_bce,
     case=lambda p: _regime(p),
     draw=SphereFamily(lambda rng: BCE(), WIDE, ("per_class", "unified", "none")),
-    about=(Spheres,),
 )
 NORMALISED_FREE_BIAS = Theorem(
     id="rediscovering/normalised-1",
     source="Rediscovering BCE, Cor. 1 for normalised losses",
     statement="With a free bias normalised BCE is minimised by the ETF, and the bias is the best unified threshold.",
     formula="e^-b = [(K-2) e^A + sqrt((K-2)^2 e^2A + 4 (K-1) e^(A+B))]/2, B = gamma, A = -gamma/(K-1)",
-    hypotheses="normalised BCE, balanced, d >= K, bias without decay",
-    inside=lambda p: _balanced(p, BCE) and p.bias != "none" and float(p.decay.b) == 0,
+    hypotheses=loss(BCE) & NORMALISED & free_bias,
     claim=lambda p, e: collapsed(p, e, etf(p)),
     draw=SphereFamily(lambda rng: BCE(), WIDE, ("per_class", "unified"), decay_b=(0.0, 0.0)),
-    about=(Spheres,),
 )
 
 THEOREMS = (NORMALISED_CE,)

@@ -10,6 +10,7 @@ import numpy as np
 from ufm.atlas._claims import balanced_factors, weight
 from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
 from ufm.atlas._draw import Family
+from ufm.atlas.hypotheses import dim_at_least, free_classifier, loss, no_bias, number
 from ufm.losses import CE
 from ufm.problem import Decay, Problem
 
@@ -26,8 +27,8 @@ def sel_matrix(problem: Problem) -> np.ndarray:
     return np.eye(problem.classes)[:, labels] - 1.0 / problem.classes
 
 
-def _inside(problem: Problem) -> bool:
-    return isinstance(problem.loss, CE) and problem.bias == "none" and problem.dim >= problem.classes - 1
+UNBIASED = loss(CE) & free_classifier & no_bias & dim_at_least(-1)
+nearly_free = number("N sqrt(decay_W decay_H)", lambda p: p.samples * weight(p), "<=", 1e-3)
 
 
 def _svm(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
@@ -57,8 +58,7 @@ SVM = Theorem(
     source=f"{PAPER}, UF-SVM",
     statement="The SEL matrix solves the max-margin problem of the model, whatever the imbalance.",
     formula="argmin ||Z||_* : z_k - z_j >= 1 is Y - 1 1'/K",
-    hypotheses="any counts, no bias, d >= K-1",
-    inside=_inside,
+    hypotheses=UNBIASED,
     claim=_svm,
     minimum=False,
     draw=Family(lambda rng: CE(), ((4, 5, (6, 6, 2, 2)), (5, 6, (9, 9, 1, 1, 1)), (3, 4, (20, 3, 1))), ("none",)),
@@ -115,8 +115,7 @@ LIMIT = Theorem(
     source=f"{PAPER}, regularisation path; its rate: this package",
     statement="As the decays vanish the minimisers tend to the SELI geometry, at the rate 1/log(1/decay).",
     formula="d Z/d log(1/lambda) = Y - 1 1'/K + O(1/log^2), W W' and H' H likewise with V L V' and U L U'",
-    hypotheses="CE without bias, d >= K-1, N sqrt(decay_W decay_H) <= 1e-3",
-    inside=lambda p: _inside(p) and p.samples * weight(p) <= 1e-3,
+    hypotheses=UNBIASED & nearly_free,
     claim=_limit,
     draw=Family(
         lambda rng: CE(),

@@ -9,10 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import brentq
 
-from ufm.atlas._claims import all_zero, etf_geometry, minimum, strength, symmetric_logits, yes
-from ufm.atlas._core import WITH_ANY_CLASSIFIER, Evidence, Quantity, Theorem, Verdict
+from ufm.atlas._claims import all_zero, etf_geometry, minimum, symmetric_logits, yes
+from ufm.atlas._core import Evidence, Quantity, Theorem, Verdict
 from ufm.atlas._draw import SHAPES, Family, Shape
-from ufm.atlas.zhu2021 import is_balanced
+from ufm.atlas.hypotheses import (
+    K_mu,
+    any_classifier,
+    balanced,
+    classes_above,
+    dim_at_least,
+    free_classifier,
+    loss,
+    number,
+    strength,
+)
 from ufm.losses import BCE, CE, MSE, Focal, LabelSmoothing, Loss
 from ufm.problem import Problem
 from ufm.theory import closed_forms
@@ -28,14 +38,15 @@ def random_focal(rng: np.random.Generator) -> Focal:
     return Focal(float(rng.uniform(0.2, 4.0)))
 
 
-def is_smoothing(problem: Problem) -> bool:
-    """Balanced label smoothing, d >= K-1."""
-    return isinstance(problem.loss, LabelSmoothing) and is_balanced(problem)
-
-
 def smoothed_strength(problem: Problem) -> float:
     """``alpha + K mu``: below 1 the classes separate."""
-    return float(problem.loss.hyper["alpha"]) + problem.classes * strength(problem)
+    return float(problem.loss.hyper["alpha"]) + K_mu(problem)
+
+
+SMOOTHING = loss(LabelSmoothing) & free_classifier & balanced & dim_at_least(-1)
+smoothed_separating = number("alpha + K mu", smoothed_strength, "<", 1)
+smoothed_not_separating = number("alpha + K mu", smoothed_strength, ">=", 1)
+FOCAL_LOSS = loss(Focal) & free_classifier & balanced
 
 
 def _ls(problem: Problem) -> Logits:
@@ -55,8 +66,7 @@ LABEL_SMOOTHING = Theorem(
     source=f"{PAPER}, Thm 1 for label smoothing",
     statement="Global minimisers of label smoothing collapse to a centred simplex ETF.",
     formula="a = log(1/(alpha/K + mu) - K + 1)",
-    hypotheses="label smoothing, balanced, d >= K-1, alpha + K mu < 1",
-    inside=lambda p: is_smoothing(p) and smoothed_strength(p) < 1,
+    hypotheses=SMOOTHING & smoothed_separating,
     claim=_ls_minimiser,
     draw=SMOOTHED,
 )
@@ -65,8 +75,7 @@ LABEL_SMOOTHING_ZERO = Theorem(
     source=f"{PAPER}, from Thm 1",
     statement="Above a threshold the minimiser of label smoothing is W = H = 0.",
     formula="zero iff alpha + K mu >= 1",
-    hypotheses="label smoothing, balanced, d >= K-1, alpha + K mu >= 1",
-    inside=lambda p: is_smoothing(p) and smoothed_strength(p) >= 1,
+    hypotheses=SMOOTHING & smoothed_not_separating,
     claim=_ls_threshold,
     draw=SMOOTHED,
 )
@@ -103,8 +112,7 @@ FOCAL = Theorem(
     source=f"{PAPER}, Thm 1 for focal loss",
     statement="Global minimisers of focal loss collapse to a centred simplex ETF.",
     formula="(1-pi)^gamma [(1-pi) - gamma pi log pi] = (K-1) mu, pi = 1/(1 + (K-1) e^-a); the best root or a = 0",
-    hypotheses="focal, balanced, d >= K-1",
-    inside=lambda p: isinstance(p.loss, Focal) and is_balanced(p),
+    hypotheses=FOCAL_LOSS & dim_at_least(-1),
     claim=_focal_minimiser,
     case=lambda p: best_focal(p).gap > 0,
     draw=Family(random_focal, SHAPES, strength=(0.01, 0.9)),
@@ -140,11 +148,9 @@ CONTRASTIVE = Theorem(
     source=f"{PAPER}, Def. 1; BCE and MSE: this package",
     statement="CE and LS have the contrastive property in both readings; BCE and MSE only as written, not 'iff'.",
     formula="l(z) >= phi(sum_j (z_j - z_k)), equality only at equal negatives; argmin phi(t) + c|t| unique, <= 0",
-    hypotheses="CE, label smoothing, BCE or MSE, K >= 3",
-    inside=lambda p: isinstance(p.loss, (CE, LabelSmoothing, BCE, MSE)) and p.classes >= 3,
+    hypotheses=loss(CE, LabelSmoothing, BCE, MSE) & any_classifier & classes_above(2),
     claim=_contrastive,
     minimum=False,
-    about=WITH_ANY_CLASSIFIER,
     draw=Family(_any_loss, MANY_CLASSES),
 )
 CONTRASTIVE_FOCAL = Theorem(
@@ -152,11 +158,9 @@ CONTRASTIVE_FOCAL = Theorem(
     source=f"{PAPER}, Def. 1 for focal loss, uniqueness read for every c > 0",
     statement="Focal loss has the contrastive property, for every gamma and K.",
     formula="argmin phi(t) + c|t| unique for every c > 0, phi(t) = F(log(K-1) + t/(K-1))",
-    hypotheses="focal, K >= 3",
-    inside=lambda p: isinstance(p.loss, Focal) and p.classes >= 3,
+    hypotheses=loss(Focal) & any_classifier & classes_above(2),
     claim=_contrastive,
     minimum=False,
-    about=WITH_ANY_CLASSIFIER,
     recorded=Verdict.REFUTED,
     draw=Family(random_focal, MANY_CLASSES[::-1]),
 )
@@ -174,8 +178,7 @@ CONTRASTIVE_FOCAL_CORRECTED = Theorem(
     source=f"{PAPER}, Def. 1 for focal loss, corrected (this package)",
     statement="Focal loss has the property iff F is convex up to log(K-1): for few classes.",
     formula="phi + c|t| has two minimisers for some c iff F''(log(K-1)) < 0, F(y) = sigmoid(y)^gamma softplus(y)",
-    hypotheses="focal, K >= 3",
-    inside=lambda p: isinstance(p.loss, Focal) and p.classes >= 3,
+    hypotheses=loss(Focal) & any_classifier & classes_above(2),
     claim=lambda p, e: [
         yes(
             "one minimiser of phi + c |t| for every c",
@@ -184,7 +187,6 @@ CONTRASTIVE_FOCAL_CORRECTED = Theorem(
         )
     ],
     minimum=False,
-    about=WITH_ANY_CLASSIFIER,
     case=_convex_up_to_equality,
     draw=Family(random_focal, MANY_CLASSES[::-1]),
 )

@@ -9,16 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ufm.atlas._claims import minimum, strength, value, yes
+from ufm.atlas._claims import minimum, value, yes
 from ufm.atlas._core import Evidence, Quantity, Theorem, Undecided, Verdict, quantity
 from ufm.atlas._draw import SHAPES, Family
-from ufm.atlas.zhou2022 import PAPER, SMOOTHED, best_focal, is_smoothing, random_focal, smoothed_strength
-from ufm.atlas.zhu2021 import coarse_point, escape, is_balanced, saddles
+from ufm.atlas.hypotheses import dim_at_least, number, strength
+from ufm.atlas.zhou2022 import FOCAL_LOSS, PAPER, SMOOTHED, SMOOTHING, best_focal, random_focal, smoothed_separating
+from ufm.atlas.zhu2021 import coarse_point, escape, saddles
 from ufm.landscape import convex_probability
 from ufm.landscape.critical import CriticalPoint, Escape
 from ufm.landscape.finder import LIMIT, find_critical_points, structured_starts
 from ufm.landscape.hvp import Hessian
-from ufm.losses import Focal
 from ufm.problem import Params, Problem
 from ufm.theory import closed_forms, minimizer
 
@@ -30,8 +30,7 @@ LS_SADDLES = Theorem(
     source=f"{PAPER}, benign landscape of label smoothing",
     statement="Critical points of label smoothing that are not global are strict saddles.",
     formula="curvature -2 (||grad_Z|| - sqrt(decay_W decay_H)) ||a||^2 < 0 at the origin and the coarse-label points",
-    hypotheses="label smoothing, balanced, d >= K-1, alpha + K mu < 1",
-    inside=lambda p: is_smoothing(p) and smoothed_strength(p) < 1,
+    hypotheses=SMOOTHING & smoothed_separating,
     claim=lambda p, e: saddles(p, float(p.loss.hyper["alpha"])),
     minimum=False,
     draw=SMOOTHED,
@@ -45,13 +44,15 @@ def focal_origin_slope(problem: Problem) -> float:
     return float(slope / ((K - 1) * strength(problem)))
 
 
+steep_origin = number("||grad_Z||/sqrt(decay_W decay_H) at the origin", lambda p: focal_origin_slope(p), ">", 1)
+
+
 FOCAL_SADDLE = Theorem(
     id="zhou2022/focal-strict-saddle",
     source=f"{PAPER}, locally benign landscape of focal loss, at the origin",
     statement="The origin is a strict saddle of focal loss where its logit gradient exceeds the decays.",
     formula="(1-1/K)^gamma [(1-1/K) + (gamma/K) log K] > (K-1) mu, curvature as in Zhu et al. 2021",
-    hypotheses="focal, balanced, d >= K-1, that inequality",
-    inside=lambda p: isinstance(p.loss, Focal) and is_balanced(p) and focal_origin_slope(p) > 1,
+    hypotheses=FOCAL_LOSS & dim_at_least(-1) & steep_origin,
     claim=lambda p, e: escape(p, coarse_point(p, 1), "origin"),
     minimum=False,
     draw=Family(random_focal, SHAPES),
@@ -110,8 +111,7 @@ FOCAL_LANDSCAPE = Theorem(
     source=f"{PAPER}, locally benign landscape of focal loss",
     statement="Where focal loss is convex, every critical point that is not global is a strict saddle.",
     formula="p_k >= p* (F'' = 0 there): f = f* or curvature -2 (||grad_Z|| - sqrt(decay_W decay_H)) ||a||^2 < 0",
-    hypotheses="focal, balanced, d > K",
-    inside=lambda p: isinstance(p.loss, Focal) and is_balanced(p, 1),
+    hypotheses=FOCAL_LOSS & dim_at_least(1),
     claim=_found_points,
     minimum=False,
     draw=Family(random_focal, ((3, 4, 1), (4, 5, 1)), strength=(0.02, 1.2)),
@@ -144,8 +144,7 @@ FOCAL_GLOBAL = Theorem(
     source=f"{PAPER}, landscape of focal loss without its restriction to where the loss is convex",
     statement="Every critical point of focal loss that is not global is a strict saddle, the origin for one.",
     formula="f(0) = f* or (1-1/K)^gamma [(1-1/K) + (gamma/K) log K] > (K-1) mu",
-    hypotheses="focal, balanced, d > K",
-    inside=lambda p: isinstance(p.loss, Focal) and is_balanced(p, 1),
+    hypotheses=FOCAL_LOSS & dim_at_least(1),
     claim=_origin,
     minimum=False,
     recorded=Verdict.REFUTED,

@@ -17,13 +17,23 @@ from ufm.atlas._claims import (
     full_norm,
     logit_gradient,
     random_for,
-    strength,
     symmetric_logits,
     weight,
     yes,
 )
-from ufm.atlas._core import HIDDEN, WITH_ANY_CLASSIFIER, Evidence, Quantity, Theorem, Undecided, quantity
+from ufm.atlas._core import HIDDEN, Evidence, Quantity, Theorem, Undecided, quantity
 from ufm.atlas._draw import SHAPES, WIDE, Family
+from ufm.atlas.hypotheses import (
+    Hypothesis,
+    any_classifier,
+    balanced,
+    dim_at_least,
+    free_classifier,
+    loss,
+    not_separating,
+    separating,
+    strength,
+)
 from ufm.losses import CE
 from ufm.problem import Params, Problem
 from ufm.theory import closed_forms
@@ -32,13 +42,8 @@ PAPER = "Zhu et al. 2021"
 FAMILY = Family(lambda rng: CE(), SHAPES)
 
 
-def is_balanced(problem: Problem, least_dim: int = -1) -> bool:
-    """Balanced, ``dim >= K + least_dim``."""
-    return problem.balanced and problem.dim >= problem.classes + least_dim
-
-
-def _ce(problem: Problem) -> bool:
-    return isinstance(problem.loss, CE) and is_balanced(problem)
+CROSS_ENTROPY = loss(CE) & free_classifier & balanced & dim_at_least(-1)
+convex_loss = Hypothesis("convex loss", lambda p: bool(p.loss.convex), lambda p: str(p.loss))
 
 
 def _minimiser(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
@@ -56,8 +61,7 @@ MINIMISER = Theorem(
     source=f"{PAPER}, Thm 3.1",
     statement="Global minimisers of cross-entropy collapse to a centred simplex ETF with equal biases.",
     formula="a = log(1/mu - K + 1), mu = sqrt(n decay_W decay_H)",
-    hypotheses="CE, balanced, d >= K-1, K mu < 1",
-    inside=lambda p: _ce(p) and p.classes * strength(p) < 1,
+    hypotheses=CROSS_ENTROPY & separating,
     claim=_minimiser,
     draw=FAMILY,
 )
@@ -67,8 +71,7 @@ THRESHOLD = Theorem(
     source=f"{PAPER}, from Thm 3.1",
     statement="Above a threshold of the decays the minimiser of cross-entropy is W = H = 0.",
     formula="zero iff K mu >= 1",
-    hypotheses="CE, balanced, d >= K-1, K mu >= 1",
-    inside=lambda p: _ce(p) and p.classes * strength(p) >= 1,
+    hypotheses=CROSS_ENTROPY & not_separating,
     claim=_threshold,
     draw=FAMILY,
 )
@@ -93,8 +96,7 @@ CERTIFICATE = Theorem(
     source=f"{PAPER}, Thm 3.2",
     statement="A critical point is global iff its logit gradient has norm at most sqrt(decay_W decay_H).",
     formula="|| grad_Z f ||_op <= sqrt(decay_W decay_H)",
-    hypotheses="convex loss, d > K",
-    inside=lambda p: bool(p.loss.convex) and p.dim > p.classes,
+    hypotheses=convex_loss & free_classifier & dim_at_least(1),
     claim=_certificate,
     draw=Family(lambda rng: CE(), (*WIDE, (4, 6, (5, 3, 3, 1)))),
 )
@@ -172,8 +174,7 @@ STRICT_SADDLE = Theorem(
     source=f"{PAPER}, Thm 3.2 (strict saddles)",
     statement="Every critical point of CE that is not global has a direction of negative curvature, and which.",
     formula="curvature -2 (||grad_Z|| - sqrt(decay_W decay_H)) ||a||^2 < 0 at the origin and the coarse-label points",
-    hypotheses="CE, balanced, d >= K-1, K mu < 1",
-    inside=lambda p: _ce(p) and p.classes * strength(p) < 1,
+    hypotheses=CROSS_ENTROPY & separating,
     claim=lambda p, e: saddles(p),
     minimum=False,
     draw=FAMILY,
@@ -213,11 +214,9 @@ LEMMA = Theorem(
     source=f"{PAPER}, lower-bound lemma",
     statement="CE lies above a linear function of the margins, and touches it at equal negatives.",
     formula="l(z) >= (sum_j z_j - K z_k)/((1+c1)(K-1)) + c2, equality iff negatives agree and c1 = e^(-t/(K-1))/(K-1)",
-    hypotheses="CE, every c1 > 0",
-    inside=lambda p: isinstance(p.loss, CE),
+    hypotheses=loss(CE) & any_classifier,
     claim=_lemma,
     minimum=False,
-    about=WITH_ANY_CLASSIFIER,
     draw=FAMILY,
 )
 

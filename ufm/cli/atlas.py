@@ -22,14 +22,14 @@ def command(paper: str | None, as_markdown: bool, as_json: bool) -> None:
     if paper is not None:
         require(paper in PAPERS, "paper", paper, nearest(paper, PAPERS))
     theorems = [t for name, group in PAPERS.items() if paper in (None, name) for t in group]
-    listed = [{name: getattr(t, name) for name in FIELDS} for t in theorems]
+    listed = [{name: str(getattr(t, name)) for name in FIELDS} for t in theorems]
     if as_json:
         print_json({"theorems": listed})
     elif as_markdown:
         from ufm.report.tables import markdown
 
         shown = ("id", "source", "hypotheses", "recorded")
-        cells = [[str(entry[name]) for name in shown] for entry in listed]
+        cells = [[entry[name] for name in shown] for entry in listed]
         click.echo("\n".join(markdown(["theorem", "source", "hypotheses", "verdict"], cells)))
     else:
-        table("", list(FIELDS), [[str(entry[name]) for name in FIELDS] for entry in listed])
+        table("", list(FIELDS), [list(entry.values()) for entry in listed])

@@ -125,7 +125,7 @@ def _part(number: int, finding: Finding, again: str, lead: str = "", reads: bool
         lead or "Problem": describe(f.problem) + (f"  [{f.note}]" if f.note else ""),
         "Claim": theorem.statement,
         "Formula": theorem.formula,
-        "Hypotheses": theorem.hypotheses,
+        "Hypotheses": str(theorem.hypotheses),
         "Certificate": certificate,
         "Why": f.reason,
         "Again": again,
