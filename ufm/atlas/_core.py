@@ -352,7 +352,7 @@ def require_one(problem: Any) -> None:
     >>> ufm.verify(ufm.Problem(3, 4, 1, decay=ufm.Decay(np.array([0.1, 0.2]))))
     Traceback (most recent call last):
         ...
-    ufm._base.InputError: problem.decay.W.shape = (2,): must be (), one problem at a time
+    ufm._base.InputError: decay.W.shape = (2,): must be that of one problem; for many at once use ufm.sweep
     """
     require(isinstance(problem, Problem), "problem", type(problem).__name__, "a ufm.Problem")
     require_single(problem)
