@@ -507,7 +507,7 @@ def lifted(**fields):
         (lambda: solve(SMALL, init=SMALL.init(jax.random.key(0)), starts=2), ["starts", "2", "1"]),
         (lambda: lifted(dim=2), ["dim", "2", "3"]),
         (lambda: lifted(loss=losses.Focal(2.0)), ["loss", "focal", "convex"]),
-        (lambda: lifted(classifier=np.ones((3, 4))), ["classifier", "lifted"]),
+        (lambda: lifted(classifier=np.ones((3, 4))), ["model", "fixed", "lifted"]),
     ],
 )
 def test_bad_input_names_field_value_and_what_is_allowed(call, words):
