@@ -1,4 +1,4 @@
-"""Examples of a page: each block marked ``<!-- example: NAME -->`` runs as printed and prints the block that follows."""
+"""Examples of a page: a block marked ``<!-- example: NAME -->`` runs as printed and prints the block that follows."""
 
 import contextlib
 import io

@@ -1,5 +1,6 @@
 """The page on extending the package: what it shows as a user writes it runs, and prints what it says."""
 
+import jax
 import pytest
 from examples import ROOT, all_are_examples, examples_of, missing, run
 
@@ -10,16 +11,17 @@ EXAMPLES = examples_of(PAGE)
 
 
 @pytest.fixture
-def names():
-    """The models known by name, as they were before."""
+def as_a_user():
+    """JAX promotes dtypes as it does for users; models known by name are afterwards those of before."""
     kept = dict(ufm.models.NAMED)
-    yield
+    with jax.numpy_dtype_promotion("standard"):
+        yield
     ufm.models.NAMED.clear()
     ufm.models.NAMED.update(kept)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-@pytest.mark.usefixtures("names")
+@pytest.mark.usefixtures("as_a_user")
 def test_example_prints_what_is_shown(name, tmp_path):
     language, code, shown = EXAMPLES[name]
     assert shown, "an example without its output"
