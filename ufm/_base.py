@@ -60,6 +60,25 @@ def read_call(text: str, field: str, known: Mapping[str, Iterable[str]]) -> tupl
     return name, values
 
 
+def write_call(name: str, hyper: Mapping[str, Any], number: Callable[[Any], str] = "{:g}".format) -> str:
+    """The opposite of `read_call`; of an array, which no command line takes, the first four numbers.
+
+    >>> write_call("mine", {"margin": 2.0, "weights": np.arange(10.0), "shape": "long"})
+    'mine:margin=2,weights=[0 1 2 3 ...],shape=long'
+    """
+
+    def shown(value: Any) -> str:
+        if isinstance(value, str):
+            return value
+        numbers = [number(float(x)) for x in np.ravel(value)[:4]]
+        if np.ndim(value) == 0:
+            return numbers[0]
+        return f"[{' '.join(numbers)}{' ...' if np.size(value) > 4 else ''}]"
+
+    values = ",".join(f"{key}={shown(value)}" for key, value in hyper.items())
+    return f"{name}:{values}" if values else name
+
+
 def is_traced(*trees: Any) -> bool:
     """Whether any leaf is being traced by a JAX transformation."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))

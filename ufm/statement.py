@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ufm import losses, models
-from ufm._base import InputError, nearest, require
+from ufm._base import InputError, nearest, require, write_call
 from ufm.bias import Bias
 from ufm.models import FixedClassifier, Linear
 from ufm.problem import Decay, Problem
@@ -60,7 +60,7 @@ def to_data(problem: Problem) -> dict[str, Any]:
     require(stated(problem), "problem", str(problem), "one with a named loss and model: others are stated in Python")
     counts = problem.per_class
     data = {
-        "loss": _call(problem.loss.name, problem.loss.hyper),
+        "loss": write_call(problem.loss.name, problem.loss.hyper, exact),
         "classes": problem.classes,
         "dim": problem.dim,
         "per_class": list(counts) if isinstance(counts, tuple) else counts,
@@ -71,7 +71,7 @@ def to_data(problem: Problem) -> dict[str, Any]:
     if isinstance(problem.model, FixedClassifier):
         data["classifier"] = np.asarray(problem.model.W, float).tolist()
     else:
-        data["model"] = _call(problem.model.name, problem.model.hyper)
+        data["model"] = write_call(problem.model.name, problem.model.hyper, exact)
     for name in ("weights", "offset"):
         value = getattr(problem, name)
         if value is not None:
@@ -157,11 +157,6 @@ def exact(x: Any) -> str:
     value = float(x)
     short = format(value, "g")
     return short if float(short) == value else repr(value)
-
-
-def _call(name: str, hyper: Mapping[str, Any]) -> str:
-    values = ",".join(f"{k}={v if isinstance(v, str) else exact(v)}" for k, v in hyper.items())
-    return f"{name}:{values}" if values else name
 
 
 def _named(given: Any, field: str, room: Any, hyper: Mapping[str, float] | None = None) -> Any:

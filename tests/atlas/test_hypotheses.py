@@ -15,12 +15,16 @@ from ufm.losses import MSE, Focal, LabelSmoothing
 
 FIXED = dataclasses.replace(CE, classifier=np.eye(4, 5))
 UNBIASED = dataclasses.replace(CE, bias="none")
+WEIGHTED = ufm.losses.custom(
+    lambda z, k, weights: weights[k % 2] * z[k], {"weights": np.array([3.0, 0.1])}, name="weighted"
+)
 STRONG = decays(CE, 0.2, 0.2, 0.0)  # K mu = 4 sqrt(3) 0.2
 
 # A condition, a problem that satisfies it, one that does not, and what is said of that.
 CONDITIONS = [
     (h.loss(MSE, LabelSmoothing), dataclasses.replace(CE, loss=MSE()), CE, "needs MSE or label smoothing, got ce"),
     (h.loss(ufm.losses.CE), CE, dataclasses.replace(CE, loss=Focal(2.0)), "needs CE, got focal:gamma=2"),
+    (h.loss(ufm.losses.CE), CE, dataclasses.replace(CE, loss=WEIGHTED), "needs CE, got weighted:weights=[3 0.1]"),
     (h.free_classifier, CE, FIXED, "needs a free classifier, got fixed classifier"),
     (h.any_classifier, FIXED, SPHERE_CE, "needs a free classifier or a given classifier, got on spheres, gamma=4"),
     (h.on_spheres, SPHERE_CE, FIXED, "needs unit features and classifier rows, got fixed classifier"),

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ufm._base import write_call
+
 
 class Loss:
     """A loss ``l(z, k)`` of logits ``z`` (K,) and a label ``k`` in 0..K-1; hyper-parameters are its leaves.
@@ -66,8 +68,7 @@ class Loss:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        values = ",".join(f"{k}={float(v):g}" for k, v in self.hyper.items())
-        return f"{self.name}:{values}" if values else self.name
+        return write_call(self.name, self.hyper)
 
 
 @jax.custom_jvp

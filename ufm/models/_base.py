@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import jax
 from jax import Array
 
-from ufm._base import InputError
+from ufm._base import InputError, write_call
 from ufm.models._params import Params
 from ufm.models._scaled import Scaled
 
@@ -127,5 +127,4 @@ class Model:
         return {}
 
     def __str__(self) -> str:
-        values = ",".join(f"{k}={v}" if isinstance(v, str) else f"{k}={float(v):g}" for k, v in self.hyper.items())
-        return f"{self.name}:{values}" if values else self.name
+        return write_call(self.name, self.hyper)
