@@ -10,9 +10,8 @@ from problems import BCE, CE, CENTERED, FOCAL, SHIFTED, SMOOTH, SPHERE_BCE, SPHE
 from scipy.special import expit, logit
 
 import ufm
-from ufm.atlas import (
-    Theorem,
-    Verdict,
+from ufm.atlas import Theorem, Verdict
+from ufm.atlas.papers import (
     binary,
     dynamics,
     fang2021,
@@ -21,7 +20,6 @@ from ufm.atlas import (
     li2025_bias,
     mse,
     rediscovering,
-    spheres,
     thrampoulidis2022,
     zhou2022,
     zhou2022_landscape,
@@ -294,13 +292,13 @@ MUTATIONS = [
     Mutation(  # the mean mode, which it does not know
         "rediscovering/normalised",
         SPHERE_BCE,
-        spheres,
+        rediscovering,
         "etf",
         lambda f, p: sphere_theory.bce(p.model.gamma, p.classes, p.classes * p.decay.b),
         before=REFUTED,
         after=HOLDS,
     ),
-    Mutation("rediscovering/normalised-corrected", SPHERE_BCE, spheres, "bias_stiffness", lambda f, p: p.decay.b),
+    Mutation("rediscovering/normalised-corrected", SPHERE_BCE, rediscovering, "bias_stiffness", lambda f, p: p.decay.b),
     Mutation(
         "rediscovering/normalised-1", sphere(0.0), sphere_theory, "corollary_1", lambda f, A, B, K: f(A, B, K - 1)
     ),

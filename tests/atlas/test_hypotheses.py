@@ -136,3 +136,9 @@ def test_a_hypothesis_that_is_dropped_or_added_changes_verdict_and_words():
     assert (finding.verdict, finding.reason) == (Verdict.OUTSIDE, "needs d >= K+10, got d = 5, K = 4")
     assert check(dataclasses.replace(theorem, hypotheses=h.anything), UNEVEN).verdict == Verdict.REFUTED
     assert re.fullmatch(r"needs balanced, got n = \(4, 4, 1, 1\)", check(theorem, UNEVEN).reason)
+
+
+@pytest.mark.parametrize("given", ["CE, balanced", lambda p: True])
+def test_words_and_bare_functions_are_no_hypotheses(given):
+    with pytest.raises(ufm.InputError, match=r"hypotheses = '(str|function)': must be a Hypothesis of ufm.atlas.hyp"):
+        ufm.atlas.Theorem("x", "x", "x", "x", given, lambda p, e: [])

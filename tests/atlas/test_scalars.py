@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import ufm
-from ufm.atlas import hong2024, li2025_bias, rediscovering, zhu2021
 from ufm.atlas._phase import diagram
+from ufm.atlas.papers import hong2024, li2025_bias, rediscovering, zhu2021
 from ufm.theory import closed_forms
 from ufm.theory.contrastive import contrastive
 

@@ -41,7 +41,7 @@ def test_boundary_is_where_the_hypotheses_end():
 
 def test_a_boundary_that_is_three_percent_off_is_seen(monkeypatch):
     """Half of the draws lie so near the boundary that random ones see it."""
-    from ufm.atlas import li2025_bias
+    from ufm.atlas.papers import li2025_bias
 
     right = li2025_bias.boundary_decay_b
     monkeypatch.setattr(li2025_bias, "boundary_decay_b", lambda mu, classes: 1.03 * right(mu, classes))
@@ -67,7 +67,7 @@ def test_trials_count_what_they_tried():
 
 def test_a_wrong_constant_is_refuted_saved_and_run_again(tmp_path, monkeypatch):
     """K/(K-1) replaced by one: the naive bound fails on every instance, the smallest is kept."""
-    from ufm.atlas import rediscovering
+    from ufm.atlas.papers import rediscovering
 
     monkeypatch.setattr(rediscovering, "bound_factor", lambda classes: 1.1 * classes / (classes - 1.0))
     (trial,) = run_trials([THEOREMS["rediscovering/naive"]], 6)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import ufm
-from ufm.atlas import THEOREMS, Evidence, Quantity, Theorem, Verdict, check, li2025, quantity, zhu2021
+from ufm.atlas import THEOREMS, Evidence, Quantity, Theorem, Verdict, check, quantity
 from ufm.atlas.hypotheses import anything
+from ufm.atlas.papers import li2025, zhu2021
 from ufm.landscape import examine, find_critical_points
 from ufm.solvers import Status
 
@@ -44,7 +45,7 @@ def test_a_threshold_nearer_than_one_in_ten_thousand_is_not_called(name, distanc
 
 def test_thresholds_inside_the_hypotheses_are_not_called_either():
     """The corrected theorem changes its case at `boundary_decay_b`; equal decays are no threshold."""
-    from ufm.atlas.li2025_bias import boundary_decay_b
+    from ufm.atlas.papers.li2025_bias import boundary_decay_b
 
     edge = boundary_decay_b(0.02 * np.sqrt(2), 3)
     for factor, near in ((1 + 1e-6, True), (1 - 1e-6, True), (1.001, False)):
@@ -186,6 +187,6 @@ def test_laws_hold_at_decays_that_nobody_would_set(decays):
 
 def test_the_gap_of_focal_loss_has_no_limit():
     """K = 3, gamma = 0, mu = 1e-40: 1 - pi = 2 e^-a to rounding, and the equation is 1 - pi = 2 mu."""
-    from ufm.atlas.zhou2022 import focal_gaps
+    from ufm.atlas.papers.zhou2022 import focal_gaps
 
     assert max(focal_gaps(1e-40, 3, 0.0)) == pytest.approx(np.log(1e40), rel=1e-12)

@@ -9,7 +9,7 @@ import pytest
 from brute_force import BIASES, PLACE, VALUE, assert_minimum, bias_cost, brute, cost, draws, phi, search, softplus
 
 from ufm import losses
-from ufm.atlas import li2025_bias, zhou2022
+from ufm.atlas.papers import li2025_bias, zhou2022
 from ufm.theory import closed_forms, fixed_classifier, saddles, spheres
 from ufm.theory.reduction import Regime, reduce_scalar
 

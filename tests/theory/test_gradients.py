@@ -127,7 +127,7 @@ def test_at_a_threshold_the_side_of_zero_is_returned(loss, bias):
 
 def test_beyond_the_mean_mode_each_side_has_its_own_derivative():
     """BCE, K = 10, mu = 5e-3: below the boundary dc = 0, above it ``c = p + (K-1) q + K mu/decay_b``."""
-    from ufm.atlas.li2025_bias import boundary_decay_b
+    from ufm.atlas.papers.li2025_bias import boundary_decay_b
 
     K, mu = 10, 5e-3
     edge = boundary_decay_b(mu, K)

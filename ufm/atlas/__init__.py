@@ -1,12 +1,13 @@
-"""The theorems as executable, certified checks; one file per paper."""
+"""The theorems as executable, certified checks; one file per paper in `ufm.atlas.papers`."""
 
 from __future__ import annotations
 
-from ufm.atlas._core import Case, Evidence, Finding, Quantity, Report, Theorem, Verdict, check, quantity
+from ufm.atlas._core import Evidence, Finding, Quantity, Report, Theorem, Verdict, check, quantity
 from ufm.atlas._draw import Family
 from ufm.atlas._phase import DIAGRAMS, Diagram, diagram
 from ufm.atlas._trials import Trial, Trials, rerun, save_counterexample
-from ufm.atlas._verify import PAPERS, THEOREMS, standard_suite, verify, verify_random
+from ufm.atlas._verify import THEOREMS, Case, standard_suite, verify, verify_random
+from ufm.atlas.papers import PAPERS
 
 __all__ = [
     "DIAGRAMS",

@@ -11,6 +11,7 @@ from ufm.atlas._core import Evidence, Quantity, quantity
 from ufm.atlas.hypotheses import strength
 from ufm.problem import Params, Problem
 from ufm.theory.closed_forms import Logits
+from ufm.theory.spheres import Cosines
 
 
 def weight(problem: Problem) -> float:
@@ -74,6 +75,26 @@ def etf_geometry(problem: Problem, evidence: Evidence, *, centred: bool = True) 
     )
     shape = [quantity(name.upper(), 0.0, float(getattr(evidence.collapse, name)), 1e-6) for name in names]
     return [*shape, nonzero(problem, evidence)]
+
+
+def collapsed_cosines(problem: Problem, evidence: Evidence, predicted: Cosines) -> list[Quantity]:
+    """Value, cosines and bias of a minimiser with class logits (p, q) = gamma cos + b, and its within-class spread."""
+    gamma, scores = float(problem.model.gamma), evidence.scores
+    W = np.asarray(evidence.solution.params.W)
+    quantities = [
+        lowest(evidence, predicted.value),
+        quantity("norm of the mean of the w_k, squared", predicted.mean, float(np.sum(W.mean(axis=0) ** 2)), 1e-6),
+    ]
+    for side, logit in (("positive", predicted.p), ("negative", predicted.q)):
+        found = {k: v / gamma for k, v in scores[side].items()}
+        quantities.append(quantity(f"{side} cosine", (logit - predicted.bias) / gamma, found["mean"], 1e-6))
+        quantities.append(quantity(f"spread of {side} cosines", 0.0, found["max"] - found["min"], 1e-6))
+    if predicted.etf > 0:  # with one feature for all classes NC1 is 0/0
+        quantities.append(quantity("NC1", 0.0, float(evidence.collapse.nc1), 1e-6))
+    if problem.bias != "none":
+        quantities.append(quantity("bias", predicted.bias, float(evidence.bias.mean()), 1e-6))
+        quantities.append(quantity("spread of biases", 0.0, float(np.ptp(evidence.bias)), 1e-6))
+    return quantities
 
 
 ZERO = 1e-4

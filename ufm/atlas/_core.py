@@ -25,8 +25,6 @@ HIDDEN = 1e-6
 """Rounding relative to f, from which on a certificate is too blunt for claims whose own tolerance is 1e-6."""
 SHARPEST = Newton(tol=1e-14)
 """A solve to the last digits: 40 units of rounding are the least tolerance that a solve may ask for."""
-
-
 LEAST = float(np.finfo(float).tiny / np.finfo(float).eps)
 """What lies below has no full digits left: the underflow of a solution that is zero, such as that of `Naive`."""
 REPEATED = 0.1
@@ -211,6 +209,9 @@ class Theorem:
         recorded: the verdict known for the theorem as a whole.
         draw: a random problem, inside the hypotheses or not (see `_draw.Family`).
         most: bound on the instances of a run, where one of them takes long.
+
+    Raises:
+        InputError: for hypotheses that are words or a bare function.
     """
 
     id: str
@@ -225,6 +226,10 @@ class Theorem:
     most: int | None = None
     case: Callable[[Any], Any] = lambda problem: None
 
+    def __post_init__(self) -> None:
+        given = type(self.hypotheses).__name__
+        require(isinstance(self.hypotheses, Hypothesis), "hypotheses", given, "a Hypothesis of ufm.atlas.hypotheses")
+
     def applies(self, problem: Any) -> bool:
         """Whether ``problem`` satisfies the hypotheses."""
         return self.hypotheses(problem)
@@ -232,16 +237,6 @@ class Theorem:
     def too_near(self, problem: Any) -> str:
         """Which number of ``problem`` is too near a threshold of the theorem to tell, and how near; empty for none."""
         return distance_to_threshold(problem, lambda p: (inside := self.applies(p), self.case(p) if inside else None))
-
-
-@dataclass(frozen=True)
-class Case:
-    """A theorem on one problem, with the verdict recorded for it."""
-
-    theorem: Theorem
-    problem: Any
-    recorded: Verdict
-    note: str = ""
 
 
 @dataclass(frozen=True)

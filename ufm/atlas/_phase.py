@@ -14,7 +14,7 @@ from jax import Array
 from ufm._base import nearest, require
 from ufm.atlas._claims import weight
 from ufm.atlas._core import CERTIFIED, Evidence
-from ufm.atlas.hong2024 import MERGED
+from ufm.atlas.papers.hong2024 import MERGED
 from ufm.losses import BCE, CE, MSE, Custom
 from ufm.problem import Decay, Problem
 from ufm.solvers import answered

@@ -40,7 +40,7 @@ from ufm.atlas.hypotheses import (
     separating,
     strength,
 )
-from ufm.atlas.li2025 import BALANCED_BCE, PAPER, weak_force
+from ufm.atlas.papers.li2025 import BALANCED_BCE, PAPER, weak_force
 from ufm.losses import BCE, CE
 from ufm.problem import Params, Problem
 from ufm.theory import closed_forms

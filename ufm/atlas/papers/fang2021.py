@@ -13,8 +13,8 @@ from scipy.optimize import minimize
 from ufm.atlas._claims import balanced_factors, random_for, weight, yes
 from ufm.atlas._core import Evidence, Quantity, Theorem, Undecided, quantity
 from ufm.atlas._draw import Family, Shape
-from ufm.atlas.hong2024 import IMBALANCED, MERGED
 from ufm.atlas.hypotheses import Hypothesis, away_from, no_bias
+from ufm.atlas.papers.hong2024 import IMBALANCED, MERGED
 from ufm.losses import CE, Custom
 from ufm.problem import Problem
 

@@ -13,8 +13,16 @@ from ufm.atlas._claims import minimum, value, yes
 from ufm.atlas._core import Evidence, Quantity, Theorem, Undecided, Verdict, quantity
 from ufm.atlas._draw import SHAPES, Family
 from ufm.atlas.hypotheses import dim_at_least, number, strength
-from ufm.atlas.zhou2022 import FOCAL_LOSS, PAPER, SMOOTHED, SMOOTHING, best_focal, random_focal, smoothed_separating
-from ufm.atlas.zhu2021 import coarse_point, escape, saddles
+from ufm.atlas.papers.zhou2022 import (
+    FOCAL_LOSS,
+    PAPER,
+    SMOOTHED,
+    SMOOTHING,
+    best_focal,
+    random_focal,
+    smoothed_separating,
+)
+from ufm.atlas.papers.zhu2021 import coarse_point, escape, saddles
 from ufm.landscape import convex_probability
 from ufm.landscape.critical import CriticalPoint, Escape
 from ufm.landscape.finder import LIMIT, find_critical_points, structured_starts

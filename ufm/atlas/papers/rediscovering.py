@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import minimize
 
-from ufm.atlas._claims import random_for, yes
-from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
-from ufm.atlas._draw import SHAPES, Family
+from ufm.atlas._claims import collapsed_cosines, random_for, yes
+from ufm.atlas._core import Evidence, Quantity, Theorem, Verdict, quantity
+from ufm.atlas._draw import SHAPES, WIDE, Family, SphereFamily
 from ufm.atlas.hypotheses import (
     any_classifier,
     away_from,
@@ -18,13 +18,16 @@ from ufm.atlas.hypotheses import (
     free_bias,
     free_classifier,
     loss,
+    on_spheres,
     separating,
     strength,
     unified_bias,
+    with_bias,
 )
 from ufm.losses import BCE, CE
 from ufm.problem import Problem
-from ufm.theory import closed_forms
+from ufm.theory import bias_stiffness, closed_forms, spheres
+from ufm.theory.spheres import Cosines
 
 PAPER = "Rediscovering BCE"
 
@@ -118,4 +121,60 @@ NAIVE = Theorem(
     draw=Family(lambda rng: CE(), SHAPES),
 )
 
-THEOREMS = (COROLLARY_1, NAIVE)
+# On spheres: the published claim for normalised losses, and where its ETF ends ---------------------
+
+NORMALISED_LOSS = loss(BCE) & on_spheres & balanced & dim_at_least(0)
+
+
+def etf(problem: Problem) -> Cosines:
+    """The simplex ETF, cosines 1 and -1/(K-1), with the bias that suits it best under normalised BCE."""
+    gamma, K, stiffness = float(problem.model.gamma), problem.classes, float(bias_stiffness(problem))
+    b = spheres.optimal_bias(gamma, -gamma / (K - 1), K, stiffness)
+    p, q = gamma + b, -gamma / (K - 1) + b
+    cost = 0.0 if b == 0 else 0.5 * stiffness * b * b
+    return Cosines(1.0, 0.0, b, p, q, float(np.logaddexp(0.0, -p) + (K - 1) * np.logaddexp(0.0, q) + cost))
+
+
+def _bce(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+    stiffness = float(bias_stiffness(problem))
+    return collapsed_cosines(problem, evidence, spheres.bce(float(problem.model.gamma), problem.classes, stiffness))
+
+
+def _regime(problem: Problem) -> tuple[bool, bool]:
+    """Whether the classes are apart, and whether the classifier has a mean."""
+    found = spheres.bce(float(problem.model.gamma), problem.classes, float(bias_stiffness(problem)))
+    return found.etf > 0, found.mean != 0
+
+
+NORMALISED_BCE = Theorem(
+    id="rediscovering/normalised",
+    source="Rediscovering BCE, L_bce-nu and L_bce-nd, read with a decayed bias",
+    statement="Global minimisers of BCE over unit norms are a simplex ETF, the bias being the best one for it.",
+    formula="cosines 1 and -1/(K-1), (K-1) sigma(q) - sigma(-p) + L b = 0",
+    hypotheses=NORMALISED_LOSS & with_bias,
+    claim=lambda p, e: collapsed_cosines(p, e, etf(p)),
+    recorded=Verdict.REFUTED,
+    draw=SphereFamily(lambda rng: BCE(), WIDE, ("per_class", "unified")),
+)
+NORMALISED_BCE_CORRECTED = Theorem(
+    id="rediscovering/normalised-corrected",
+    source="Rediscovering BCE, normalised losses, corrected (this package)",
+    statement="Normalised BCE is minimised by the ETF iff the bias is cheap enough; beyond, all w_k share a mean.",
+    formula="ETF iff (K-2) sigma(q) <= 2 sigma(-p) there, with a bias: L|b| <= sigma(-p) + sigma(q), L = K decay_b "
+    "(unified: decay_b); beyond, (K-2) sigma(q) = 2 sigma(-p)",
+    hypotheses=NORMALISED_LOSS,
+    claim=_bce,
+    case=lambda p: _regime(p),
+    draw=SphereFamily(lambda rng: BCE(), WIDE, ("per_class", "unified", "none")),
+)
+NORMALISED_FREE_BIAS = Theorem(
+    id="rediscovering/normalised-1",
+    source="Rediscovering BCE, Cor. 1 for normalised losses",
+    statement="With a free bias normalised BCE is minimised by the ETF, and the bias is the best unified threshold.",
+    formula="e^-b = [(K-2) e^A + sqrt((K-2)^2 e^2A + 4 (K-1) e^(A+B))]/2, B = gamma, A = -gamma/(K-1)",
+    hypotheses=NORMALISED_LOSS & free_bias,
+    claim=lambda p, e: collapsed_cosines(p, e, etf(p)),
+    draw=SphereFamily(lambda rng: BCE(), WIDE, ("per_class", "unified"), decay_b=(0.0, 0.0)),
+)
+
+THEOREMS = (COROLLARY_1, NAIVE, NORMALISED_BCE, NORMALISED_BCE_CORRECTED, NORMALISED_FREE_BIAS)

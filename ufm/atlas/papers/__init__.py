@@ -1,0 +1,34 @@
+"""One file for each paper, and the classical laws: the theorems, in the order in which they are listed."""
+
+from __future__ import annotations
+
+from ufm.atlas._core import Theorem
+from ufm.atlas.papers import (
+    binary,
+    dynamics,
+    fang2021,
+    hong2024,
+    li2025,
+    li2025_bias,
+    mse,
+    rediscovering,
+    thrampoulidis2022,
+    yaras2022,
+    zhou2022,
+    zhou2022_landscape,
+    zhu2021,
+)
+
+PAPERS: dict[str, tuple[Theorem, ...]] = {
+    "zhu2021": zhu2021.THEOREMS,
+    "zhou2022": (*zhou2022.THEOREMS, *zhou2022_landscape.THEOREMS),
+    "mse": mse.THEOREMS,
+    "li2025": (*li2025.THEOREMS, *li2025_bias.THEOREMS),
+    "rediscovering": rediscovering.THEOREMS,
+    "yaras2022": yaras2022.THEOREMS,
+    "hong2024": hong2024.THEOREMS,
+    "fang2021": fang2021.THEOREMS,
+    "thrampoulidis2022": thrampoulidis2022.THEOREMS,
+    "binary": binary.THEOREMS,
+    "dynamics": dynamics.THEOREMS,
+}
