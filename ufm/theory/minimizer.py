@@ -197,14 +197,12 @@ def _on_spheres(problem: Problem, key: Array | None) -> Minimizer:
     """
     refuse_asymmetric(problem, Spheres)
     K, gamma = problem.classes, float(problem.model.gamma)
-    known = {
-        BCE: lambda: spheres.bce(gamma, K, float(bias_stiffness(problem))),
-        CE: lambda: spheres.ce(gamma, K),
-        Naive: lambda: spheres.naive(gamma, K),
-    }
-    if type(problem.loss) not in known:
+    if isinstance(problem.loss, BCE):
+        best = spheres.bce(gamma, K, float(bias_stiffness(problem)))
+    elif isinstance(problem.loss, CE | Naive):
+        best = (spheres.ce if isinstance(problem.loss, CE) else spheres.naive)(gamma, K)
+    else:
         raise NoClosedForm(f"loss = {problem.loss}: on spheres closed forms are known for ce, bce and naive")
-    best = known[type(problem.loss)]()
     etf = np.sqrt(best.etf * K / (K - 1.0)) * geometry.helmert(K).T
     mean = np.full((K, 1), np.sqrt(abs(best.mean)))
     W, H = np.hstack([etf, mean]), np.hstack([etf, -np.sign(best.mean) * mean])
