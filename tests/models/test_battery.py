@@ -159,6 +159,26 @@ def test_a_lane_of_a_sweep_is_a_solve(name):
         assert found["gap"][i] < 1e-10
 
 
+@pytest.mark.parametrize("eliminate", [True, False])
+def test_a_lane_measures_what_a_solve_measures(eliminate):
+    """Unequal counts, a feature per sample: eliminated or not, every number is that of the full problem."""
+    problem = Problem(3, 4, (4, 2, 1), losses.CE(), Decay(0.02, 0.03, 0.1))
+    found = ufm.sweep(problem, {"seed": [0]}, eliminate=eliminate)
+    solution = ufm.solve(problem, 0, eliminate=eliminate)
+    x = solution.params
+    collapse = ufm.metrics.collapse(x.W, x.H, problem.labels, x.b)
+    scores = ufm.metrics.scores(x.W, x.H, problem.labels)
+    for name, expected in {
+        "value": solution.value,
+        "bias": x.b.mean(),
+        "positive": scores["positive"]["mean"],
+        "negative_max": scores["negative"]["max"],
+        **{name: getattr(collapse, name) for name in ("nc2", "nc3", "nc4")},
+        "evaluations": solution.evaluations,
+    }.items():
+        np.testing.assert_allclose(found[name][0], expected, rtol=1e-9, err_msg=name)
+
+
 def test_weights_and_offset_are_leaves():
     """An axis of a sweep, and nothing is compiled again for another value."""
     problem = problem_of("linear", weights=np.array([0.5, 0.25, 0.25]), offset=0.0)
@@ -192,6 +212,7 @@ def test_refusals(options, words):
     ("text", "words"),
     [
         ("spheres:radius=2", ["radius", "gamma"]),
+        ("spheres", ["spheres", "gamma", "spheres:gamma=8"]),
         ("sphere", ["sphere", "did you mean 'spheres'"]),
         ("spheres:gamma=-1", ["gamma", "-1", "> 0"]),
     ],

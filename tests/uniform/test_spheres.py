@@ -91,6 +91,25 @@ def test_solves_reach_the_closed_form_and_are_certified(loss, bias, decay_b, gam
     assert (np.linalg.norm(W.sum(axis=0)) < 1e-5) == (regime == "etf")
 
 
+@pytest.mark.parametrize(
+    ("loss", "bias", "decay_b", "gamma", "regime"), [(*c.values,) if hasattr(c, "values") else c for c in CASES]
+)
+def test_the_minimizer_is_a_point_of_the_model(loss, bias, decay_b, gamma, regime):
+    problem = normalized(ufm.losses.parse(loss), bias, decay_b, gamma)
+    found = ufm.theory.minimizer(problem, jax.random.key(3))
+    assert (found.exact, found.reason, found.regime) == (True, "", regime)
+    assert float(problem.objective(found.params)) == pytest.approx(found.value, rel=1e-14)
+    np.testing.assert_allclose(jnp.linalg.norm(found.params.W, axis=1), 1.0, rtol=1e-14)
+    np.testing.assert_allclose(jnp.linalg.norm(found.params.H, axis=0), 1.0, rtol=1e-14)
+
+
+def test_a_wrong_closed_form_on_spheres_is_not_exact(monkeypatch):
+    problem = normalized(BCE(), "per_class", 0.1, 2.0)
+    right = spheres.bce
+    monkeypatch.setattr(spheres, "bce", lambda gamma, K, L: right(gamma, K, 1.01 * L))
+    assert not ufm.theory.minimizer(problem).exact
+
+
 def test_naive_is_flat_over_all_classifiers_that_sum_to_zero():
     problem = normalized(Naive(), "none", gamma=3.0)
     exact = spheres.naive(3.0, K).value

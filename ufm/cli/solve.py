@@ -112,7 +112,7 @@ def solve_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
             "reason": closed.reason,
         },
         "bias": {"mean": b.mean(), "std": b.std()},
-        "scores": metrics.scores(params.W, params.H, labels),
+        "scores": metrics.scores(*problem.model.layers(params), labels),
         "collapse": vars(collapse),
     }
     if given["starts"] > 1:

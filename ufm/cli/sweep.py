@@ -25,6 +25,7 @@ UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 @click.option("--resume", is_flag=True, help="go on with what DIR holds, if it holds anything")
 @click.option("--memory", metavar="2GB", help="stay within: of the host on a CPU, of each device elsewhere")
 @click.option("--chunk", type=int, help="lanes between two looks of the host, if fewer than the memory allows")
+@click.option("--eliminate/--no-eliminate", default=True, show_default=True, help="as in ufm solve")
 @click.option("--engine", type=click.Choice(["scan", "batch"]), help="instead of the one that suits the device")
 @click.option("--devices", type=int, help="CPU devices to make  [default: the cores]")
 @click.option("--distributed", is_flag=True, help="one process of several: see the README")
@@ -35,6 +36,7 @@ def command(
     resume: bool,
     memory: str | None,
     chunk: int | None,
+    eliminate: bool,
     engine: str | None,
     devices: int | None,
     distributed: bool,
@@ -61,6 +63,7 @@ def command(
                     raise click.Abort
 
             options: dict[str, Any] = {"out": out, "resume": resume, "memory": budget, "chunk": chunk, "engine": engine}
+            options["eliminate"] = eliminate
             found = sweeps.sweep(**arguments, **options, progress=progress)
         first = jax.process_index() == 0
     if first and as_json:

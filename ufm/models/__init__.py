@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ufm._base import pytree, read_call
+import dataclasses
+
+from ufm._base import pytree, read_call, require
 from ufm.models._base import Coordinates, Model, NoBound
 from ufm.models._params import Params
 from ufm.models._scaled import Scaled
@@ -38,4 +40,7 @@ def parse(text: str) -> Model:
     """
     known = {name: model.__dataclass_fields__ for name, model in NAMED.items()}  # type: ignore[attr-defined]
     name, hyper = read_call(text, "model", known)
+    for field in dataclasses.fields(NAMED[name]):  # type: ignore[arg-type]
+        given = field.name in hyper or field.default is not dataclasses.MISSING
+        require(given, f"model {name}, {field.name}", None, f"given, as in {name}:{field.name}=8")
     return NAMED[name](**hyper)

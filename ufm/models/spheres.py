@@ -56,7 +56,7 @@ class Spheres(Model):
     True
     """
 
-    gamma: Any = 8.0
+    gamma: Any
     name = "spheres"
     kind = "unit features and classifier rows"
     decays = ()

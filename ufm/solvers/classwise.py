@@ -36,6 +36,11 @@ def collapses(problem: Any) -> bool:
     )
 
 
+def shared(problem: Problem) -> Problem:
+    """The problem with one feature per class."""
+    return dataclasses.replace(problem, features="per_class")
+
+
 def eliminated(problem: Problem, params: Params) -> tuple[Problem, Params]:
     """The problem with one feature per class, which has the same minimum, and a start at the class means.
 
@@ -43,7 +48,7 @@ def eliminated(problem: Problem, params: Params) -> tuple[Problem, Params]:
     """
     plain = Classwise(Scaled.of(problem, params))
     means = plain.means(params).H / plain.root_counts(params.H.dtype)
-    return dataclasses.replace(problem, features="per_class"), Params(params.W, means, params.b)
+    return shared(problem), Params(params.W, means, params.b)
 
 
 def expanded(problem: Problem, state: Any) -> Any:
@@ -96,7 +101,7 @@ class Classwise:
 
     def mean_hessian(self, means: Params) -> Callable[[Params], Params]:
         """Hessian of the problem with one feature per class."""
-        problem = dataclasses.replace(self.space.problem, features="per_class")
+        problem = shared(self.space.problem)
         return Scaled.of(problem, means).inflated(self.space.inflation).hessian(means)
 
     def deviation_hessian(self, means: Params) -> Callable[[Array], Array]:

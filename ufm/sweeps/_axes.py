@@ -116,6 +116,7 @@ def plan(
     dtype: Any,
     options: Mapping[str, Any] | None = None,
     keep: Sequence[str] | None = None,
+    eliminate: bool = True,
 ) -> Plan:
     """Lay out the lanes: a grid over a mapping of axes, or one lane for each of a sequence of mappings.
 
@@ -154,7 +155,7 @@ def plan(
     if not grid:
         coords = {name: coord[pointers[name]] for name, coord in coords.items()}
     dims = tuple(values) if grid else ("lane",)
-    described = (dims, shape, np.dtype(dtype).name, solver, sorted((options or {}).items()), keep)
+    described = (dims, shape, np.dtype(dtype).name, solver, sorted((options or {}).items()), keep, eliminate)
     return Plan(coords, dims, shape, groups, _fingerprint(groups, coords, *described))
 
 

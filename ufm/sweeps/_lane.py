@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ufm import metrics
@@ -42,8 +43,13 @@ def measure(problem: Problem, solution: Solution, bias_start: Array) -> dict[str
     certificate = _certificate(problem, params)
     labels = jnp.asarray(problem.labels)
     b = jnp.zeros((), wide) if params.b is None else params.b
-    collapse = metrics.collapse(params.W, params.H, labels, params.b)
-    spread = metrics.scores(params.W, params.H, labels)
+    if problem.features == "per_class" and not problem.balanced:  # a class counts by its samples
+        labels = jnp.asarray(np.repeat(np.arange(problem.classes), problem.counts), jnp.int32)
+        params_all = Params(params.W, jnp.take(params.H, labels, axis=1), params.b)
+    else:
+        params_all = params
+    collapse = metrics.collapse(params_all.W, params_all.H, labels, params.b)
+    spread = metrics.scores(*problem.model.layers(params_all), labels)
     numbers = {
         "value": certificate.value,
         "lower_bound": certificate.lower_bound,
@@ -96,7 +102,9 @@ def parts(problem: Problem, W: Array, value: Any, least: Any) -> tuple[Array, Ar
     Sizes count relative to ``sqrt(2 f / decay_W)``, which ``||W||`` cannot exceed at a minimum, from ``least`` on.
     """
     mean = jnp.mean(W, axis=0)
-    size = least * jnp.sqrt(2.0 * jnp.abs(value) / problem.decay.W)
+    # Where norms are fixed, the classifier is its own scale.
+    bound = jnp.sqrt(2.0 * jnp.abs(value) / problem.decay.W) if problem.model.multiplicative else jnp.linalg.norm(W)
+    size = least * bound
     return jnp.linalg.norm(mean) * problem.classes**0.5 > size, jnp.linalg.norm(W - mean[None, :]) > size
 
 

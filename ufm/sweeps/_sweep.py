@@ -12,7 +12,7 @@ import numpy as np
 
 from ufm._base import InputError, nearest, require
 from ufm.problem import Problem
-from ufm.solvers import Status
+from ufm.solvers import Status, eliminates
 from ufm.solvers._solve import _float_dtype
 from ufm.statement import describe, from_data, stated, to_data
 from ufm.sweeps._axes import Plan, bare_repr, plan
@@ -41,13 +41,14 @@ def sweep(
     chunk: int | None = None,
     engine: str | None = None,
     keep: Sequence[str] | None = None,
+    eliminate: bool = True,
     progress: Callable[[int, int, int], None] | None = None,
     title: str = "",
 ) -> Sweep:
     """Solve and certify a problem for every combination of values on ``axes``.
 
     Args:
-        problem: template. ``features="per_class"`` is the quick way where collapse need not be shown.
+        problem: template.
         axes: a mapping from names to values makes a grid; a sequence of mappings, one lane each, a list. A name is
             a leaf of the problem (``"decay.b"``, ``"loss.gamma"``; ``"decay.W,decay.H"`` ties two), ``"seed"``,
             ``"scale"``, ``"bias_mean"``, or a static choice, of which each combination is compiled once:
@@ -66,6 +67,8 @@ def sweep(
         chunk: lanes between two looks of the host, if fewer than ``memory`` allows.
         engine: ``"scan"`` or ``"batch"`` instead of the one that suits the device.
         keep: names of the trajectories to keep, all by default.
+        eliminate: minimize over the features exactly where `ufm.solve` would: a lane then costs the same whatever n,
+            and its ``grad_norm`` is that of the problem with one feature per class. False keeps every feature free.
         progress: called from the host with lanes done, lanes failed and lanes in all, after every chunk. What it
             raises ends the sweep, with that chunk kept.
         title: of the figures.
@@ -88,7 +91,7 @@ def sweep(
     for key in options or {}:
         require(key in OPTIONS, "key of options", key, nearest(key, OPTIONS))
     start = {"seed": seed, "scale": scale, "bias_mean": bias_mean}
-    layout = plan(problem, axes, solver, start, dtype, options, keep)
+    layout = plan(problem, axes, solver, start, dtype, options, keep, eliminate)
     problem.loss.check(problem.classes)
     require(chunk is None or chunk >= 1, "chunk", chunk, "a whole number >= 1")
     store = None if out is None else Store(out)
@@ -98,7 +101,10 @@ def sweep(
     with jax.enable_x64(jax.default_backend() != "tpu"):
         work = Engine(engine)
         budget = _budget(memory, work.platform)
-        tasks = [Task(g.solver, np.dtype(dtype), None if keep is None else tuple(keep)) for g in layout.groups]
+        kept = None if keep is None else tuple(keep)
+        tasks = [
+            Task(g.solver, np.dtype(dtype), kept, eliminate and eliminates(g.solver, g.problem)) for g in layout.groups
+        ]
         room = [work.capacity(g, t, budget) for g, t in zip(layout.groups, tasks, strict=True)]
         manifest = {
             "title": title,

@@ -220,7 +220,10 @@ def bias_cost(
         of_class = jax.ops.segment_sum(dual.shares, dual.labels, problem.classes)
         tilt = (largest + off) / (mixed[0] * jnp.min(of_class))
         lost = jnp.where(tilt < 0.5, tilt * (jnp.abs(bound) + mixed[1] * total(of_class) + strength), jnp.inf)
-        undecayed, tilt = Part(lost, zero), jnp.where(decays, 0.0, tilt)
+        # A resultant that rounding cannot tell from zero costs no more than rounding.
+        nothing = largest <= off
+        undecayed = Part(jnp.where(nothing, 0.0, lost), jnp.where(nothing, lost, 0.0))
+        tilt = jnp.where(decays, 0.0, tilt)
     return Part(jnp.where(decays, force / double, undecayed.value), jnp.where(decays, slack, undecayed.rounding)), tilt
 
 

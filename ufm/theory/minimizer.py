@@ -11,10 +11,17 @@ from jax import Array
 
 from ufm import geometry
 from ufm._base import InputError, in_float64
-from ufm.losses import Custom
+from ufm.bias import Bias
+from ufm.losses import BCE, CE, Custom, Naive
+from ufm.models import Linear, Model, Spheres
 from ufm.problem import Params, Problem
-from ufm.theory.reduction import Reduction, Regime, reduce_scalar, scalar_problem, static_part
+from ufm.theory import spheres
+from ufm.theory.certificate import certify
+from ufm.theory.reduction import Reduction, Regime, bias_stiffness, reduce_scalar, scalar_problem, static_part
 from ufm.theory.symmetric_certificate import closing
+
+BLUNT = 1e-9
+"""Rounding relative to the value from which on a certificate proves nothing that a closed form would claim."""
 
 
 class NoClosedForm(InputError):  # noqa: N818 - a verdict, not a mishap
@@ -87,14 +94,14 @@ def _reduction(problem: Problem, *, centred: bool = False, merged: bool = False)
     return solution
 
 
-def refuse_asymmetric(problem: Problem) -> None:
-    """Raise `NoClosedForm` unless every class is like every other."""
+def refuse_asymmetric(problem: Problem, model: type[Model] = Linear) -> None:
+    """Raise `NoClosedForm` unless every class is like every other, and the model is ``model``."""
     if problem.weights is not None:
         raise NoClosedForm("weights: no closed form for classes with weights of their own")
     if not problem.balanced:
         raise NoClosedForm(f"per_class = {problem.per_class}: no closed form for imbalanced counts")
-    if not problem.model.multiplicative:
-        raise NoClosedForm(f"model = {problem.model}: no closed form but for a free classifier and free features")
+    if type(problem.model) is not model:
+        raise NoClosedForm(f"model = {problem.model}: no closed form for this model here")
     if problem.offset is not None:
         raise NoClosedForm("offset: no closed form for logits with a constant added")
     if not problem.loss.symmetric:
@@ -164,6 +171,8 @@ def minimizer(problem: Problem, key: Array | None = None) -> Minimizer:
     >>> round(ufm.theory.minimizer(problem).value, 12)
     1.222591211077
     """
+    if isinstance(problem.model, Spheres):
+        return _on_spheres(problem, key)
     best, exact, bound, reason = symmetric_minimizer(problem)
     W, means, b = _factors(problem, best, key)
     if exact:
@@ -179,6 +188,40 @@ def minimizer(problem: Problem, key: Array | None = None) -> Minimizer:
         lower_bound=bound,
         reason=reason,
     )
+
+
+def _on_spheres(problem: Problem, key: Array | None) -> Minimizer:
+    """The closed form of `theory.spheres`, x and y the weights of its two modes, as a point.
+
+    ``w_k = sqrt(x) u_k + sqrt(|y|) m`` and ``h_k = sqrt(x) u_k - sign(y) sqrt(|y|) m``, u a simplex ETF of unit rows.
+    """
+    refuse_asymmetric(problem, Spheres)
+    K, gamma = problem.classes, float(problem.model.gamma)
+    if isinstance(problem.loss, BCE):
+        best = spheres.bce(gamma, K, float(bias_stiffness(problem)))
+    elif isinstance(problem.loss, CE | Naive):
+        best = (spheres.ce if isinstance(problem.loss, CE) else spheres.naive)(gamma, K)
+    else:
+        raise NoClosedForm(f"loss = {problem.loss}: on spheres closed forms are known for ce, bce and naive")
+    etf = np.sqrt(best.etf * K / (K - 1.0)) * geometry.helmert(K).T
+    mean = np.full((K, 1), np.sqrt(abs(best.mean)))
+    W, H = np.hstack([etf, mean]), np.hstack([etf, -np.sign(best.mean) * mean])
+    used = np.any(W != 0, axis=0)
+    rank = int(used.sum())
+    if problem.dim < rank:
+        raise NoClosedForm(f"dim = {problem.dim}: no closed form on spheres below {rank}, the rank of the minimizer")
+    frame = np.eye(rank, problem.dim) if key is None else np.asarray(geometry.orthonormal(key, rank, problem.dim))
+    b = Bias(problem.bias).constant(best.bias, K)
+    params = Params(W[:, used] @ frame, (H[:, used] @ frame)[problem.labels].T, b)
+    found = certify(problem, params)
+    reason = ""
+    if abs(found.value - best.value) > found.rounding + 8 * np.finfo(float).eps * abs(best.value):
+        reason = "the objective at its params is another"
+    elif not found.gap <= found.rounding <= BLUNT * abs(found.value):
+        reason = f"its certificate does not close: gap {found.gap:.1e}, rounding {found.rounding:.1e}"
+    bound = float(found.lower_bound) if reason else best.value
+    shift = -K * gamma * best.mean
+    return Minimizer(params, best.value, best.regime, best.p - best.q, shift, best.bias, not reason, bound, reason)
 
 
 def _judged_at(problem: Problem, best: Reduction, W: Any, means: Any, b: Any) -> tuple[bool, float, str]:
