@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ufm._version import __version__
+
 if TYPE_CHECKING:
     from ufm import atlas, geometry, landscape, losses, metrics, models, solvers, statement, sweeps, theory
     from ufm._base import InputError
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from ufm.problem import Decay, NormalizedProblem, Params, Problem
     from ufm.solvers import Solution, Status, solve
     from ufm.sweeps import Sweep, sweep
-
-__version__ = "0.1.0"
 
 _ROOMS = (
     "atlas",
@@ -62,6 +62,7 @@ __all__ = [
     "Solution",
     "Status",
     "Sweep",
+    "__version__",
     "atlas",
     "geometry",
     "landscape",

@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 
-import ufm
 from ufm._base import nearest, require
+from ufm._version import __version__
 from ufm.atlas import (
     binary,
     dynamics,
@@ -220,7 +220,7 @@ def _leaf(x: Any) -> Any:
 def _meta(seed: int, starts: int) -> dict[str, Any]:
     device = jax.devices()[0]
     return {
-        "ufm": ufm.__version__,
+        "ufm": __version__,
         "jax": jax.__version__,
         "device": device.device_kind,
         "float64": True,  # `check` sees to it
