@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from ufm.atlas._core import Case, Evidence, Finding, Quantity, Report, Theorem, Verdict, check, quantity
+from ufm.atlas._core import CERTIFIED, Case, Evidence, Finding, Quantity, Report, Theorem, Verdict, check, quantity
 from ufm.atlas._draw import Family
-from ufm.atlas._phase import DIAGRAMS, Diagram, diagram
+from ufm.atlas._phase import DIAGRAMS, MARGIN, Diagram, Point, diagram
 from ufm.atlas._trials import Trial, Trials, rerun, save_counterexample
 from ufm.atlas._verify import PAPERS, THEOREMS, standard_suite, verify, verify_random
 
 __all__ = [
+    "CERTIFIED",
     "DIAGRAMS",
+    "MARGIN",
     "PAPERS",
     "THEOREMS",
     "Case",
@@ -17,6 +19,7 @@ __all__ = [
     "Evidence",
     "Family",
     "Finding",
+    "Point",
     "Quantity",
     "Report",
     "Theorem",

@@ -18,7 +18,7 @@ from ufm.atlas.hong2024 import MERGED
 from ufm.losses import BCE, CE, MSE, Custom
 from ufm.problem import Decay, Problem
 from ufm.solvers import answered
-from ufm.sweeps._lane import parts, smallest
+from ufm.sweeps.lane import parts, smallest
 from ufm.theory import Regime
 from ufm.theory.minimizer import symmetric_minimizer
 
@@ -49,9 +49,14 @@ class Point:
     gap: float
 
     @property
+    def ended(self) -> bool:
+        """Whether the solve ended at a solution."""
+        return self.measured != UNCONVERGED
+
+    @property
     def certified(self) -> bool:
         """Whether the solve ended at a solution that is known to be global."""
-        return self.measured != UNCONVERGED and self.gap <= CERTIFIED
+        return self.ended and self.gap <= CERTIFIED
 
     @property
     def wrong(self) -> bool:

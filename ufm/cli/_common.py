@@ -165,7 +165,7 @@ def problem_from(given: dict[str, Any]) -> Any:
 def _classifier(path: str) -> Any:
     import numpy as np
 
-    from ufm import InputError
+    from ufm._base import InputError
 
     try:
         return np.load(path, allow_pickle=False)
@@ -199,7 +199,7 @@ def solutions(problem: Any, given: dict[str, Any]) -> list[Any]:
 
 
 def _numbers(field: str, text: str, kind: Callable[[str], T], what: str) -> list[T]:
-    from ufm import InputError
+    from ufm._base import InputError
 
     try:
         return [kind(item) for item in text.split(",")]

@@ -98,7 +98,7 @@ def landscape_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 def sizes(text: str) -> tuple[int, ...]:
     """Group sizes written ``2+2``."""
-    from ufm import InputError
+    from ufm._base import InputError
 
     try:
         return tuple(int(item) for item in text.split("+"))

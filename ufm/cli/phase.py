@@ -28,8 +28,7 @@ def command(name: str, points: int, lattice: int, seed: int, out: str | None, as
     counted.
     """
     use_jax()
-    from ufm.atlas import diagram
-    from ufm.atlas._phase import MARGIN, UNCONVERGED
+    from ufm.atlas import MARGIN, diagram
     from ufm.plotting import phase
 
     chosen = diagram(name)
@@ -40,7 +39,7 @@ def command(name: str, points: int, lattice: int, seed: int, out: str | None, as
     phase(chosen, found, lattice).savefig(path)
     wrong = [p for p in found if p.wrong]
     certified = [p for p in found if p.certified]
-    unconverged = sum(p.measured == UNCONVERGED for p in found)
+    unconverged = sum(not p.ended for p in found)
     counts = {r: sum(p.measured == r for p in certified) for r in chosen.regimes}
     worst = max((p.gap for p in certified), default=None)
     if as_json:

@@ -140,7 +140,7 @@ def _joined() -> Iterator[None]:
     """
     import jax
 
-    from ufm import InputError
+    from ufm._base import InputError
 
     count, index = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
     sys.stdout.flush()
@@ -187,7 +187,7 @@ def _interruptible(out: str) -> Iterator[Any]:
 
 def _bytes(text: str) -> float:
     """Read ``2GB``, ``500M`` or a plain number of bytes."""
-    from ufm import InputError
+    from ufm._base import InputError
 
     match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmgt]?)i?b?\s*", text.lower())
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ufm._base import pytree, read_call
 from ufm.models._base import Coordinates, Model, NoBound
 from ufm.models._params import Params
-from ufm.models._scaled import Scaled
+from ufm.models._scaled import Scaled, half_square
 from ufm.models.fixed import FixedClassifier
 from ufm.models.linear import Linear
 from ufm.models.spheres import Spheres
@@ -19,6 +19,7 @@ __all__ = [
     "Params",
     "Scaled",
     "Spheres",
+    "half_square",
     "parse",
     "pytree",
 ]

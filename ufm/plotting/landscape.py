@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,12 +12,13 @@ from matplotlib.colors import BoundaryNorm
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from ufm.landscape.critical import CriticalPoint
-from ufm.landscape.derivatives import DerivativeCheck
-from ufm.landscape.descent import Descent
-from ufm.landscape.eigen import Density
-from ufm.landscape.slices import Slice
-from ufm.theory import Rung, Spectrum
+if TYPE_CHECKING:
+    from ufm.landscape.critical import CriticalPoint
+    from ufm.landscape.derivatives import DerivativeCheck
+    from ufm.landscape.descent import Descent
+    from ufm.landscape.eigen import Density
+    from ufm.landscape.slices import Slice
+    from ufm.theory import Rung, Spectrum
 
 BLUE, ORANGE, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"  # Okabe & Ito 2008
 

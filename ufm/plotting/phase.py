@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from ufm._base import require
-from ufm.atlas._phase import UNCONVERGED
 from ufm.plotting.style import BLUE, GREEN, GREY, ORANGE, style
 
 if TYPE_CHECKING:
-    from ufm.atlas._phase import Diagram, Point
+    from ufm.atlas import Diagram, Point
 
 COLOURS = (GREY, BLUE, ORANGE, GREEN)
 RED = "#E00000"
@@ -66,9 +65,9 @@ def phase(diagram: Diagram, points: Sequence[Point], lattice: int = 160) -> Figu
             if (regions == i).any() and not any(p.measured == r and p.certified and not p.wrong for p in points):
                 axes.fill([], [], color=colours[r], alpha=0.18, label=r)
             dots([p for p in points if p.measured == r and p.certified and not p.wrong], "o", colours[r], r)
-        unconverged = [p for p in points if p.measured == UNCONVERGED]
+        unconverged = [p for p in points if not p.ended]
         dots([p for p in points if not p.certified and p not in unconverged], "x", "black", "not certified")
-        dots(unconverged, "o", "black", UNCONVERGED, markerfacecolor="none")
+        dots(unconverged, "o", "black", "unconverged", markerfacecolor="none")
         dots([p for p in points if p.wrong], "s", RED, "wrong side")
         note = f"\n{len(unconverged)} of {len(points)} solves did not converge (hollow)" if unconverged else ""
         title = diagram.title + note

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -13,10 +13,12 @@ from matplotlib.figure import Figure
 from ufm._base import require
 from ufm.plotting.scores import SERIES
 from ufm.plotting.style import BLUE, VERMILION, style
-from ufm.sweeps import Sweep
-from ufm.sweeps._predict import NOTES, predicted
-from ufm.sweeps._result import LABELS
 
+if TYPE_CHECKING:
+    from ufm.sweeps import Sweep
+
+NOTES = {True: "lines: closed form", False: "dashed lines: best symmetric point, not proven to be the minimum"}
+"""What a line of predictions is, by whether every one of them is exact."""
 PANELS = 12
 """At most; a larger sweep is drawn in part, and says so."""
 LOGARITHMIC = ("gap", "residual", "grad_norm", "nc1", "nc2", "nc3")
@@ -53,13 +55,13 @@ def scores_and_bias(sweep: Sweep, x: str | None = None) -> Figure:
     """Final scores and bias (points, every seed) over axis ``x``, one panel for every other choice.
 
     Lines are the closed-form minimiser, where there is one, dashed where it is not proven to be the minimum; see
-    `ufm.sweeps._predict.predicted`.
+    `ufm.Sweep.predicted`.
     """
     x = _axis(sweep, x)
     panels, left_out = _panels(sweep, [x, "seed"])
     with style():
         figure, grid = _grid_of(len(panels), (4.6, 3.5))
-        closed = [predicted(panel, x) for _, panel in panels]
+        closed = [panel.predicted(x) for _, panel in panels]
         for axes, (name, panel), lines in zip(grid, panels, closed, strict=False):
             values = panel.coords[x]
             for key, (colour, text) in SERIES.items():
@@ -90,14 +92,15 @@ def line_plot(sweep: Sweep, quantity: str, x: str | None = None) -> Figure:
     panels, left_out = _panels(sweep, [x, "seed"])
     colour, label = SERIES.get(quantity, (BLUE, quantity))
     label = f"log10 {label}" if quantity in LOGARITHMIC else label
+    words = sweep.labels(quantity)
     with style():
         figure, grid = _grid_of(len(panels), (4.6, 3.5))
         for axes, (name, panel) in zip(grid, panels, strict=False):
             values, order = panel.coords[x], np.argsort(panel.coords[x])
             points = _spread(panel, quantity, [x])
-            if quantity in LABELS:  # nothing lies between two of them
-                axes.set_yticks([int(v) for v in LABELS[quantity]], labels=[v.label for v in LABELS[quantity]])
-                axes.set_ylim(-0.5, len(LABELS[quantity]) - 0.5)
+            if words:  # nothing lies between two of them
+                axes.set_yticks(list(words), labels=words.values())
+                axes.set_ylim(-0.5, len(words) - 0.5)
             else:
                 solved = np.where(_where_solved(panel, [x]), points, np.nan)
                 axes.plot(values[order], _median(solved)[order], "-", color=colour, linewidth=1)

@@ -184,7 +184,7 @@ def multistart(
     if isinstance(key, (int, np.integer)):
         require(0 <= key < 2**63, "seed", int(key), "a whole number in [0, 2^63)")
         key = jax.random.key(int(key))
-    dtype = _float_dtype(dtype)
+    dtype = float_dtype(dtype)
     solver = resolve(solver, dtype)
     if init is not None:
         require(starts == 1, "starts", starts, "1 when an initial point is given")
@@ -229,7 +229,8 @@ def resolve(solver: Solver | str | None, dtype: Any) -> Solver:
     return solver
 
 
-def _float_dtype(dtype: Any) -> Any:
+def float_dtype(dtype: Any) -> Any:
+    """The dtype of a solve: JAX's default where none is given, an `InputError` for one that is not enabled."""
     default = jnp.zeros(()).dtype
     if dtype is None:
         return default

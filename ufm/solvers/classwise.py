@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ufm._base import matmul
-from ufm.models._scaled import Scaled
+from ufm.models import Scaled
 from ufm.problem import Params, Problem
 from ufm.solvers._core import Solution, Solver, advance, with_tolerance
 

@@ -12,7 +12,7 @@ import optax
 from jax import Array
 
 from ufm._base import norm, pytree
-from ufm.models._scaled import Scaled
+from ufm.models import Scaled
 from ufm.problem import Params, Problem
 from ufm.solvers._core import TOLERANCES, Solution, Status, choose, reached, require_products, residual
 

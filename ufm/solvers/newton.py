@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ufm._base import axpy, dot, norm, pytree
-from ufm.models._scaled import half_square
+from ufm.models import half_square
 from ufm.problem import Params, Problem
 from ufm.solvers import classwise
 from ufm.solvers._core import (

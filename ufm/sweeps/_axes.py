@@ -22,8 +22,7 @@ import numpy as np
 from ufm import losses, models
 from ufm._base import InputError, nearest, require
 from ufm.problem import Problem, require_single
-from ufm.solvers import Gradient, Lifted, parse
-from ufm.solvers._solve import resolve
+from ufm.solvers import Gradient, Lifted, parse, resolve
 
 STATIC = ("loss", "classes", "dim", "per_class", "bias", "features", "model", "solver")
 START = {"seed": 0, "scale": 1.0, "bias_mean": 0.0}

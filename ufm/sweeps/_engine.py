@@ -26,7 +26,7 @@ from ufm._base import nearest, require
 from ufm.problem import Problem
 from ufm.solvers import Status, run
 from ufm.sweeps._axes import Group, with_leaves
-from ufm.sweeps._lane import begin, mean_bias, measure
+from ufm.sweeps.lane import begin, mean_bias, measure
 
 ENGINES = ("scan", "batch")
 SCAN_LANES = 128

@@ -12,8 +12,7 @@ import numpy as np
 
 from ufm._base import InputError, nearest, require
 from ufm.problem import Problem
-from ufm.solvers import Status
-from ufm.solvers._solve import _float_dtype
+from ufm.solvers import Status, float_dtype
 from ufm.statement import describe, from_data, stated, to_data
 from ufm.sweeps._axes import Plan, bare_repr, plan
 from ufm.sweeps._engine import Engine, Task
@@ -84,7 +83,7 @@ def sweep(
     >>> found["value"].shape, bool((found["gap"] < 1e-10).all()), found["regime"][:, 0].tolist()
     ((3, 2), True, [1, 1, 0])
     """
-    dtype = _float_dtype(dtype)
+    dtype = float_dtype(dtype)
     for key in options or {}:
         require(key in OPTIONS, "key of options", key, nearest(key, OPTIONS))
     start = {"seed": seed, "scale": scale, "bias_mean": bias_mean}

@@ -99,6 +99,15 @@ def certify(problem: Problem, params: Params) -> Certificate:
     return jax.tree.map(lambda x: x if x.ndim else float(x), certificate)
 
 
+def traced_certificate(problem: Problem, params: Params) -> Certificate:
+    """What `certify` gives outside of a transformation: the bias is polished only where that can help."""
+    plain = _certify(problem, params, polish=False)
+    if params.b is None:
+        return plain
+    tight = plain.gap <= TIGHT * jnp.maximum(1.0, jnp.abs(plain.value))
+    return jax.lax.cond(tight, lambda: plain, lambda: _certify(problem, params, polish=True))
+
+
 def _certify(problem: Problem, params: Params, *, polish: bool) -> Certificate:
     params = problem.model.onto(params)  # norms that are one in float32 are not in float64
     penalty = regularizer(problem)
