@@ -13,6 +13,7 @@ ROOT = Path(ufm.__file__).parent
 FACE = ("__init__.py", "__main__.py")
 SOURCES = {p.relative_to(ROOT): p.read_text() for p in ROOT.rglob("*.py") if str(p.relative_to(ROOT)) not in FACE}
 HIDDEN = re.compile(r"_(?!_)")
+THREADS = ("threading", "concurrent", "multiprocessing")
 ROOMS = {path.parts[0].removesuffix(".py") for path in SOURCES}
 
 
@@ -66,6 +67,11 @@ def test_rooms_import_without_a_circle():
     assert {"theory", "solvers", "plotting"} <= ROOMS
     assert circle(SOURCES) is None
     assert through_the_face(SOURCES) == []
+
+
+def test_one_place_decides_about_threads():
+    users = {str(path) for path, text in SOURCES.items() for name, _ in imports(text) if name.startswith(THREADS)}
+    assert users == {"_parallel.py"}
 
 
 def test_theory_and_solvers_are_two_witnesses():

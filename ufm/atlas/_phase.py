@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from ufm._base import nearest, require
+from ufm._parallel import in_parallel
 from ufm.atlas._claims import weight
 from ufm.atlas._core import CERTIFIED, Evidence
 from ufm.atlas.hong2024 import MERGED
@@ -152,9 +152,7 @@ class Diagram:
             return point
 
         # The first one compiles; the rest run that program.
-        first = one(grid[0])
-        with ThreadPoolExecutor(2) as pool:
-            return [first, *pool.map(one, grid[1:])]
+        return [one(grid[0]), *in_parallel(one, grid[1:])]
 
 
 # Balanced problems: zero, etf, mean-shifted over (decay_b, decay_W) --------------------------------

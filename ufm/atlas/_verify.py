@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 
 from ufm._base import nearest, require
+from ufm._parallel import in_parallel
 from ufm._version import __version__
 from ufm.atlas import (
     binary,
@@ -208,8 +208,7 @@ def _run(cases: list[Case], seed: int, starts: int, progress: Callable[[int, int
             if progress:
                 progress(len(findings), len(cases))
 
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(run, groups.values()))
+    in_parallel(run, groups.values())
     return [findings[i] for i in range(len(cases))]
 
 

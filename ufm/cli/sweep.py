@@ -124,12 +124,12 @@ def _use_cores(devices: int | None) -> None:
     import jax
 
     from ufm._base import require
+    from ufm._parallel import cores
 
     require(devices is None or devices >= 1, "devices", devices, "a whole number >= 1")
     if devices is None and "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # macOS has no such
-    jax.config.update("jax_num_cpu_devices", devices or cores or 1)
+    jax.config.update("jax_num_cpu_devices", devices or cores())
 
 
 @contextlib.contextmanager
