@@ -29,7 +29,7 @@ import optax
 from sklearn.datasets import load_digits
 
 import ufm
-from ufm.metrics import uniform
+from ufm.networks import uniform
 
 K, n, d, width = 10, 30, 16, 64
 DECAY = 5e-3  # of classifier and features

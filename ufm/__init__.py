@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from ufm._version import __version__
 
 if TYPE_CHECKING:
-    from ufm import atlas, geometry, landscape, losses, metrics, models, solvers, statement, sweeps, theory
+    from ufm import atlas, geometry, landscape, losses, metrics, models, networks, solvers, statement, sweeps, theory
     from ufm._base import InputError
     from ufm.atlas import verify
-    from ufm.measurement import Measurement, measure
+    from ufm.networks import Measurement, measure
     from ufm.problem import Decay, NormalizedProblem, Params, Problem
     from ufm.solvers import Solution, Status, solve
     from ufm.sweeps import Sweep, sweep
@@ -30,6 +30,7 @@ _ROOMS = (
     "losses",
     "metrics",
     "models",
+    "networks",
     "plotting",
     "solvers",
     "statement",
@@ -39,14 +40,14 @@ _ROOMS = (
 _HOMES = {
     "Decay": "problem",
     "InputError": "_base",
-    "Measurement": "measurement",
+    "Measurement": "networks",
     "NormalizedProblem": "problem",
     "Params": "problem",
     "Problem": "problem",
     "Solution": "solvers",
     "Status": "solvers",
     "Sweep": "sweeps",
-    "measure": "measurement",
+    "measure": "networks",
     "solve": "solvers",
     "sweep": "sweeps",
     "verify": "atlas",
@@ -70,6 +71,7 @@ __all__ = [
     "measure",
     "metrics",
     "models",
+    "networks",
     "solve",
     "solvers",
     "statement",

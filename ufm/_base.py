@@ -36,7 +36,7 @@ def require(ok: bool, field: str, value: object, allowed: str) -> None:
         raise InputError(f"{field} = {value!r}: must be {allowed}")
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def suggestion(word: str, known: Iterable[str]) -> str:
     """``"one of a, b, c"``, with a suggestion when ``word`` is close to one of them."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1)
@@ -47,11 +47,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def read_call(text: str, field: str, known: Mapping[str, Iterable[str]]) -> tuple[str, dict[str, float]]:
     """Read ``name`` or ``name:key=value,...``; ``known`` maps each name to the keys that it takes."""
     name, _, rest = text.partition(":")
-    require(name in known, field, name, nearest(name, known))
+    require(name in known, field, name, suggestion(name, known))
     keys, values = list(known[name]), {}
     for item in filter(None, rest.split(",")):
         key, _, value = item.partition("=")
-        allowed = nearest(key, keys) if keys else f"absent: {name} has no hyper-parameters"
+        allowed = suggestion(key, keys) if keys else f"absent: {name} has no hyper-parameters"
         require(key in keys, f"hyper-parameter of {field} {name}", key, allowed)
         try:
             values[key] = float(value)

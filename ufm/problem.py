@@ -16,7 +16,7 @@ from jax import Array
 
 from ufm import bias as biases
 from ufm import blocks
-from ufm._base import cast, matmul, nearest, pytree, require, require_range
+from ufm._base import cast, matmul, pytree, require, require_range, suggestion
 from ufm.bias import Bias
 from ufm.losses import BCE, Custom, Loss
 from ufm.models import FixedClassifier, Linear, Model, Params, Spheres
@@ -139,9 +139,11 @@ class Problem:
         require(total <= MOST, "per_class", counts, f"at most 2**53 samples in all, not {float(total):.3g}")
         require(isinstance(self.loss, Loss), "loss", self.loss, "a loss such as ufm.losses.BCE(), or custom(fn)")
         require(isinstance(self.decay, Decay), "decay", self.decay, "a ufm.Decay")
-        require(self.bias in BIAS_MODES, "bias", self.bias, nearest(str(self.bias), BIAS_MODES))
+        require(self.bias in BIAS_MODES, "bias", self.bias, suggestion(str(self.bias), BIAS_MODES))
         object.__setattr__(self, "bias", Bias(self.bias))
-        require(self.features in FEATURE_MODES, "features", self.features, nearest(str(self.features), FEATURE_MODES))
+        require(
+            self.features in FEATURE_MODES, "features", self.features, suggestion(str(self.features), FEATURE_MODES)
+        )
         if classifier is not None:
             free = self.model is None or self.model is FREE or isinstance(self.model, FixedClassifier)
             require(free, "model", str(self.model), "absent where a classifier is given (classifier=None frees it)")

@@ -300,7 +300,7 @@ HOST = {
     "ladder": lambda w: theory.ladder(with_decay(w))[1].value,
     "merged": lambda w: theory.merged(with_decay(w), (3, 1)).value,
     "minimizer": lambda w: theory.minimizer(with_decay(w)).value,
-    "nearest": lambda w: theory.nearest(theory.Observed(4, 8, w, -0.6, 0.0, 1.0, 1.0), "ce").mu,
+    "nearest": lambda w: ufm.networks.nearest(ufm.networks.Observed(4, 8, w, -0.6, 0.0, 1.0, 1.0), "ce").mu,
     "predict": lambda w: theory.predict(with_decay(w)).value,
     "closed_forms.ce": lambda w: theory.closed_forms.ce(w, 4).gap,
     "closed_forms.label_smoothing": lambda w: theory.closed_forms.label_smoothing(w, 4, 0.1).gap,

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from ufm._base import nearest, require
+from ufm._base import require, suggestion
 from ufm._parallel import in_parallel
 from ufm._version import __version__
 from ufm.atlas import (
@@ -182,9 +182,9 @@ def verify(
 
 def _chosen(paper: str | None, theorem: str | None) -> dict[str, Theorem]:
     if paper is not None:
-        require(paper in PAPERS, "paper", paper, nearest(paper, PAPERS))
+        require(paper in PAPERS, "paper", paper, suggestion(paper, PAPERS))
     if theorem is not None:
-        require(theorem in THEOREMS, "theorem", theorem, nearest(theorem, THEOREMS))
+        require(theorem in THEOREMS, "theorem", theorem, suggestion(theorem, THEOREMS))
     groups: Iterable[Theorem] = THEOREMS.values() if paper is None else PAPERS[paper]
     return {t.id: t for t in groups if theorem is None or t.id == theorem}
 

@@ -14,7 +14,6 @@ from ufm.atlas._core import Evidence, Quantity, Theorem, Undecided, Verdict, qua
 from ufm.atlas._draw import SHAPES, Family
 from ufm.atlas.zhou2022 import PAPER, SMOOTHED, best_focal, is_smoothing, random_focal, smoothed_strength
 from ufm.atlas.zhu2021 import coarse_point, escape, is_balanced, saddles
-from ufm.landscape import convex_probability
 from ufm.landscape.critical import CriticalPoint, Escape
 from ufm.landscape.finder import LIMIT, find_critical_points, structured_starts
 from ufm.landscape.hvp import Hessian
@@ -72,7 +71,7 @@ def _found_points(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     if not found:
         raise Undecided("the search found no critical point")
     others = [c for c in found if c.value > least * (1.0 + 1e-9)]
-    safe = convex_probability(float(problem.loss.hyper["gamma"]))
+    safe = Focal(problem.loss.hyper["gamma"]).convex_probability
     steep = [c.escape for c in others if c.escape.promised < 0]
     size = max((abs(e.promised) for e in steep), default=1.0)
     trapped = [c for c in others if c.escape.promised >= 0 and _least_probability(problem, c.params) >= safe]

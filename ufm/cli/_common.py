@@ -130,12 +130,12 @@ def check_figure(path: str | Path, field: str = "figure") -> None:
     """Before any work: whether matplotlib will be able to write there."""
     from matplotlib.backend_bases import FigureCanvasBase
 
-    from ufm._base import nearest, require
+    from ufm._base import require, suggestion
 
     place, known = Path(path), FigureCanvasBase.get_supported_filetypes()
     require(place.parent.is_dir(), field, str(path), "in a folder that exists")
     kind = place.suffix.lower().removeprefix(".")
-    require(kind in known, field, str(path), f"a file whose suffix is {nearest(kind, known)}")
+    require(kind in known, field, str(path), f"a file whose suffix is {suggestion(kind, known)}")
 
 
 def problem_from(given: dict[str, Any]) -> Any:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ufm.plotting.style import BIAS, GREY, NEGATIVE, POSITIVE, style
 
 if TYPE_CHECKING:
-    from ufm.measurement import Measurement
+    from ufm.networks import Measurement
 
 DRAWN_BINS = 128
 FILLED = 0.69

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from ufm._base import nearest, read_call, require
+from ufm._base import read_call, require, suggestion
 from ufm.problem import Params, Problem, require_single
 from ufm.solvers import classwise
 from ufm.solvers import saddles as points
@@ -177,7 +177,7 @@ def multistart(
     require(isinstance(problem, Problem), "problem", type(problem).__name__, "a ufm.Problem")
     require_single(problem)
     problem.loss.check(problem.classes)
-    require(saddles in SADDLES, "saddles", saddles, nearest(str(saddles), SADDLES))
+    require(saddles in SADDLES, "saddles", saddles, suggestion(str(saddles), SADDLES))
     require(isinstance(starts, (int, np.integer)) and starts >= 1, "starts", starts, "a whole number >= 1")
     require(np.isfinite(scale) and scale >= 0, "scale", scale, "a finite number >= 0")
     require(bool(np.isfinite(bias_mean)), "bias_mean", bias_mean, "a finite number")
@@ -209,7 +209,14 @@ def eliminates(solver: Solver | str | None, problem: Problem) -> bool:
 
 
 def resolve(solver: Solver | str | None, dtype: Any) -> Solver:
-    """A solver with its tolerance filled in for ``dtype`` and checked against its rounding."""
+    """A solver with its tolerance filled in for ``dtype`` and checked against its rounding.
+
+    Raises:
+        InputError: for what is no solver, a tolerance below the rounding of ``dtype`` or steps that are no number.
+
+    >>> resolve("newton", "float32").tol
+    5e-05
+    """
     if solver is None or isinstance(solver, str):
         solver = parse(solver or "newton")
     require(hasattr(solver, "step"), "solver", solver, "a solver of ufm.solvers or its name")
@@ -230,7 +237,11 @@ def resolve(solver: Solver | str | None, dtype: Any) -> Solver:
 
 
 def float_dtype(dtype: Any) -> Any:
-    """The dtype of a solve: JAX's default where none is given, an `InputError` for one that is not enabled."""
+    """The dtype of a solve: JAX's default where none is given, an `InputError` for one that is not enabled.
+
+    >>> float_dtype("float32").name
+    'float32'
+    """
     default = jnp.zeros(()).dtype
     if dtype is None:
         return default
@@ -238,7 +249,7 @@ def float_dtype(dtype: Any) -> Any:
         name = jnp.dtype(dtype).name
     except TypeError:
         name = str(dtype)
-    require(name in TOLERANCES, "dtype", name, nearest(name, TOLERANCES))
+    require(name in TOLERANCES, "dtype", name, suggestion(name, TOLERANCES))
     dtype = jnp.dtype(name)
     enabled = dtype == jnp.float32 or default == jnp.float64
     require(enabled, "dtype", dtype.name, "float32 unless jax.config.update('jax_enable_x64', True) was run")

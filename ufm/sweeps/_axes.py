@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from ufm import losses, models
-from ufm._base import InputError, nearest, require
+from ufm._base import InputError, require, suggestion
 from ufm.problem import Problem, require_single
 from ufm.solvers import Gradient, Lifted, parse, resolve
 
@@ -200,7 +200,7 @@ def _columns(template: Problem, axis: str, values: list) -> dict[str, np.ndarray
         if name in START:
             columns[name] = _check_start(name, values)
             continue
-        require(name in leaves, "axis", name, nearest(name, [*STATIC, *START, *leaves]))
+        require(name in leaves, "axis", name, suggestion(name, [*STATIC, *START, *leaves]))
         try:
             column = np.asarray([np.asarray(v, float) for v in values])
         except (TypeError, ValueError):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ufm._base import nearest, require
+from ufm._base import require, suggestion
 from ufm.problem import Problem
 from ufm.solvers import Status, answered
 from ufm.sweeps._axes import START, STATIC, leaf_names, with_leaf, with_static
@@ -48,7 +48,7 @@ class Sweep:
     info: dict[str, Any]
 
     def __getitem__(self, name: str) -> np.ndarray:
-        require(name in self.data, "quantity", name, nearest(name, self.data))
+        require(name in self.data, "quantity", name, suggestion(name, self.data))
         return self.data[name]
 
     def __repr__(self) -> str:
@@ -88,7 +88,7 @@ class Sweep:
         data, dims, coords = self.data, self.dims, dict(self.coords)
         problem = self.problem
         for name, value in choice.items():
-            require(name in dims, "axis", name, nearest(name, dims))
+            require(name in dims, "axis", name, suggestion(name, dims))
             where = np.flatnonzero(coords[name] == value)
             require(len(where) == 1, name, value, f"one of {coords[name].tolist()}")
             axis, place = dims.index(name), int(where[0])

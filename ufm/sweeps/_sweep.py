@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ufm._base import InputError, nearest, require
+from ufm._base import InputError, require, suggestion
 from ufm.problem import Problem
 from ufm.solvers import Status, float_dtype
 from ufm.statement import describe, from_data, stated, to_data
@@ -85,7 +85,7 @@ def sweep(
     """
     dtype = float_dtype(dtype)
     for key in options or {}:
-        require(key in OPTIONS, "key of options", key, nearest(key, OPTIONS))
+        require(key in OPTIONS, "key of options", key, suggestion(key, OPTIONS))
     start = {"seed": seed, "scale": scale, "bias_mean": bias_mean}
     layout = plan(problem, axes, solver, start, dtype, options, keep)
     problem.loss.check(problem.classes)

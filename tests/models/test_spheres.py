@@ -193,7 +193,7 @@ def test_bce_closed_form_minimises_the_scalar_problem(classes, gamma, stiffness)
 
 def test_learned_bias_is_the_uniform_threshold():
     """Corollary 1 on a solved problem: minus the learned bias lies where all scores are classified."""
-    from ufm.metrics import uniform
+    from ufm.networks import uniform
 
     problem = normalized(BCE(), "per_class", 0.0, 4.0)
     solution = ufm.solve(problem)

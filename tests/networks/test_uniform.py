@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ufm import InputError
 from ufm.geometry import simplex_etf
-from ufm.metrics import uniform
+from ufm.networks import uniform
 
 
 def brute_threshold(positive: np.ndarray, negative: np.ndarray) -> float:

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ufm._base import require
-from ufm.metrics import cosines
 from ufm.metrics.collapse import (
     agreement,
     between_inverse,
@@ -25,8 +24,9 @@ from ufm.metrics.collapse import (
     rounding,
     tied,
 )
-from ufm.metrics.cosines import class_sums, unit_sums
-from ufm.metrics.uniform import Extremes, extremes
+from ufm.networks import cosines
+from ufm.networks.cosines import class_sums, unit_sums
+from ufm.networks.uniform import Extremes, extremes
 
 Array64 = npt.NDArray[np.float64]
 Blocks = Callable[[], Iterable[npt.NDArray[Any]]]
@@ -52,7 +52,7 @@ class Histograms:
     negative: npt.NDArray[np.int64]
 
     def overlap(self) -> float:
-        """`ufm.metrics.uniform.overlap` at the edges of the bins: at most one bin's mass above the exact value."""
+        """`ufm.networks.uniform.overlap` at the edges of the bins: at most one bin's mass above the exact value."""
         below = np.concatenate([[0], np.cumsum(self.positive)]) / self.positive.sum()
         above = 1.0 - np.concatenate([[0], np.cumsum(self.negative)]) / self.negative.sum()
         return float(np.min(below + above))
@@ -66,7 +66,7 @@ class Statistics:
         counts: samples per class (K,).
         centred: class means minus the mean of all features (K, d).
         centre: mean of all features (d,).
-        compactness: of the classes, as in `ufm.metrics.cosines`.
+        compactness: of the classes, as in `ufm.networks.cosines`.
         distinctiveness: between them.
         energy: ``||H||_F^2``.
         scores: `Extremes` of the unbiased scores.
