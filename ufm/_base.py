@@ -44,6 +44,24 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f"one of {', '.join(known)}{hint}"
 
 
+def as_key(key: Any, seed: Any = None) -> Any:
+    """A JAX key from a ``key`` that is one already or a whole number; ``seed``, if given, is that number.
+
+    A function that draws takes both names: ``key`` for those who split keys, ``seed`` as sweeps and theorems call it.
+
+    Raises:
+        InputError: for a number that is no seed, and for both at once (a ``key`` of 0 is the usual default).
+    """
+    if seed is not None:
+        require(isinstance(key, int) and key == 0, "seed", seed, "absent where a key is given")
+        key = seed
+    if isinstance(key, (int, np.integer)):
+        require(bool(0 <= key < 2**63), "seed", int(key), "a whole number in [0, 2^63)")
+        return jax.random.key(int(key))
+    require(seed is None and hasattr(key, "dtype"), "seed", key, "a whole number in [0, 2^63), or a JAX key as key")
+    return key
+
+
 def read_call(text: str, field: str, known: Mapping[str, Iterable[str]]) -> tuple[str, dict[str, float]]:
     """Read ``name`` or ``name:key=value,...``; ``known`` maps each name to the keys that it takes."""
     name, _, rest = text.partition(":")

@@ -16,7 +16,7 @@ from jax import Array
 
 from ufm import bias as biases
 from ufm import blocks
-from ufm._base import cast, matmul, pytree, require, require_range, suggestion
+from ufm._base import as_key, cast, matmul, pytree, require, require_range, suggestion
 from ufm.bias import Bias
 from ufm.losses import BCE, Custom, Loss
 from ufm.models import FixedClassifier, Linear, Model, Params, Spheres
@@ -266,14 +266,14 @@ class Problem:
         """The same problem with every leaf in ``dtype``."""
         return cast(self, dtype)
 
-    def init(self, key: Array, scale: float = 1.0, bias_mean: float = 0.0, dtype: Any = None) -> Params:
+    def init(self, key: Array | int, scale: float = 1.0, bias_mean: float = 0.0, dtype: Any = None) -> Params:
         """Random start: entries of W and H normal with deviation ``scale / sqrt(d)``, of b with ``scale / 10``.
 
         ``bias_mean`` shifts the bias. ``dtype`` defaults to JAX's own default float.
         """
         dtype = jnp.zeros(()).dtype if dtype is None else jnp.dtype(dtype)
         sizes = (self.classes, self.dim, self.columns, Bias(self.bias).shape(self.classes))
-        return self.model.onto(Params(*_random_start(key, scale, bias_mean, sizes, dtype)))
+        return self.model.onto(Params(*_random_start(as_key(key), scale, bias_mean, sizes, dtype)))
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))

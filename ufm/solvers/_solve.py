@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from ufm._base import read_call, require, suggestion
+from ufm._base import as_key, read_call, require, suggestion
 from ufm.problem import Params, Problem, require_single
 from ufm.solvers import classwise
 from ufm.solvers import saddles as points
@@ -85,6 +85,7 @@ def solve(
     solver: Solver | str | None = None,
     init: Params | None = None,
     *,
+    seed: int | None = None,
     eliminate: bool = True,
     saddles: str = "leave",
     starts: int = 1,
@@ -98,6 +99,7 @@ def solve(
     Args:
         problem: what to minimise.
         key: seed or JAX key of the random start; the same key gives the same result.
+        seed: another name for a ``key`` that is a number.
         solver: from `ufm.solvers`, or its name; trust-region Newton by default.
         init: starting point instead of a random one.
         eliminate: let Newton and L-BFGS minimise over the features exactly where the loss is convex: for
@@ -129,6 +131,7 @@ def solve(
         key,
         solver,
         init,
+        seed=seed,
         eliminate=eliminate,
         saddles=saddles,
         starts=starts,
@@ -157,6 +160,7 @@ def multistart(
     solver: Solver | str | None = None,
     init: Params | None = None,
     *,
+    seed: int | None = None,
     eliminate: bool = True,
     saddles: str = "leave",
     starts: int = 1,
@@ -181,9 +185,7 @@ def multistart(
     require(isinstance(starts, (int, np.integer)) and starts >= 1, "starts", starts, "a whole number >= 1")
     require(np.isfinite(scale) and scale >= 0, "scale", scale, "a finite number >= 0")
     require(bool(np.isfinite(bias_mean)), "bias_mean", bias_mean, "a finite number")
-    if isinstance(key, (int, np.integer)):
-        require(0 <= key < 2**63, "seed", int(key), "a whole number in [0, 2^63)")
-        key = jax.random.key(int(key))
+    key = as_key(key, seed)
     dtype = float_dtype(dtype)
     solver = resolve(solver, dtype)
     if init is not None:

@@ -142,7 +142,7 @@ def _logits(problem: Problem, solution: Reduction) -> np.ndarray:
     return solution.gap * (np.arange(K) == 0) + (solution.shift - solution.gap) / K + solution.bias
 
 
-def minimizer(problem: Problem, key: Array | None = None) -> Minimizer:
+def minimizer(problem: Problem, key: Array | int | None = None) -> Minimizer:
     """The best symmetric point of a balanced ``problem``; theory only, nothing is optimised in W, H.
 
     Whether it is the global minimum is computed, not assumed: ``exact``, with the ``reason`` where it is not.
@@ -152,7 +152,7 @@ def minimizer(problem: Problem, key: Array | None = None) -> Minimizer:
 
     Args:
         problem: balanced, with a free classifier.
-        key: rotates the features at random.
+        key: a seed or JAX key that rotates the features at random.
 
     Raises:
         NoClosedForm: for imbalanced counts, a fixed classifier, a loss that tells classes apart or is unbounded
@@ -198,7 +198,7 @@ def _judged_at(problem: Problem, best: Reduction, W: Any, means: Any, b: Any) ->
     return not reason, bound if reason else best.value, reason
 
 
-def _factors(problem: Problem, solution: Reduction, key: Array | None) -> tuple[Any, Any, Any]:
+def _factors(problem: Problem, solution: Reduction, key: Array | int | None) -> tuple[Any, Any, Any]:
     """``W = sqrt(a r) U + mean mode``, class means ``h_k = +- w_k / r`` by mode (K, d), and the bias.
 
     ``U U' = M`` and ``r = sqrt(n decay_H/decay_W)``.

@@ -85,7 +85,7 @@ class Rung:
         """m, the number of groups."""
         return len(self.groups)
 
-    def params(self, key: Array | None = None) -> Params:
+    def params(self, key: Array | int | None = None) -> Params:
         """The point itself in float64, rotated at random by ``key``."""
         problem = self.problem
         U, sizes, Vt = np.linalg.svd(self.scores)
