@@ -1,6 +1,6 @@
 """A numerical laboratory for the unconstrained feature model of neural collapse.
 
-Minimise ``1/N sum loss(W h_i + b, y_i) + lambda_W/2 ||W||^2 + lambda_H/2 ||H||^2 + lambda_b/2 ||b||^2`` over
+Minimize ``1/N sum loss(W h_i + b, y_i) + lambda_W/2 ||W||^2 + lambda_H/2 ||H||^2 + lambda_b/2 ||b||^2`` over
 free features H, classifier W and bias b, and check the result against theory. The decays lambda_W, lambda_H and
 lambda_b are ``W``, ``H`` and ``b`` of a `Decay`.
 

@@ -26,7 +26,7 @@ __all__ = [
 
 
 def centering(classes: int) -> np.ndarray:
-    """Centring matrix ``M = I - J/K`` (K, K).
+    """Centering matrix ``M = I - J/K`` (K, K).
 
     >>> centering(2)
     array([[ 0.5, -0.5],
@@ -112,7 +112,7 @@ def unit(x: Array) -> Array:
 
 
 def procrustes(source: Array, target: Array) -> tuple[Array, Array]:
-    """Orthogonal Q (d, d) that minimises ``||source Q - target||_F``, and that distance.
+    """Orthogonal Q (d, d) that minimizes ``||source Q - target||_F``, and that distance.
 
     Schoenemann 1966. Two configurations are equal up to rotation iff the distance is zero.
 

@@ -73,7 +73,7 @@ class Decay:
 @pytree(static=("classes", "dim", "per_class", "bias", "features"))
 @dataclass(frozen=True)
 class Problem:
-    """Minimise ``1/N sum loss(W h_i + b, y_i) + lambda_W/2 ||W||^2 + lambda_H/2 ||H||^2 + lambda_b/2 ||b||^2``.
+    """Minimize ``1/N sum loss(W h_i + b, y_i) + lambda_W/2 ||W||^2 + lambda_H/2 ||H||^2 + lambda_b/2 ||b||^2``.
 
     Over the classifier W (K, d), the features H (d, N) and the bias b; z_i = W h_i + b are the logits of sample i.
 
@@ -86,7 +86,7 @@ class Problem:
         bias: ``"per_class"`` (K numbers), ``"unified"`` (one) or ``"none"``.
         features: ``"per_sample"`` gives each of the N samples its own feature. ``"per_class"`` gives
             each class one feature with the weight of its samples: the same minimum when the loss is
-            convex in the logits, because the minimiser over H at fixed (W, b) is unique per class, at
+            convex in the logits, because the minimizer over H at fixed (W, b) is unique per class, at
             a cost that does not depend on N. Never use it to *show* collapse.
         classifier: a fixed W (K, d), short for ``model=ufm.models.FixedClassifier(W)``; H and b are then the only
             variables.

@@ -1,4 +1,4 @@
-"""Normalised problems: geometry of the spheres, solves against closed forms, certificates."""
+"""Normalized problems: geometry of the spheres, solves against closed forms, certificates."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_corollary_1(classes, low, high):
 @pytest.mark.parametrize("stiffness", [0.0, 0.01, 1.0, 50.0, np.inf])
 @pytest.mark.parametrize("gamma", [0.5, 3.0, 30.0])
 @pytest.mark.parametrize("classes", [2, 3, 10])
-def test_bce_closed_form_minimises_the_scalar_problem(classes, gamma, stiffness):
+def test_bce_closed_form_minimizes_the_scalar_problem(classes, gamma, stiffness):
     """Against a brute-force minimum over (x, y, b), mean modes of either sign."""
     exact = spheres.bce(gamma, classes, stiffness)
 

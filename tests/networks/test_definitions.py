@@ -47,8 +47,8 @@ def definitions(features, labels, weight, bias) -> dict[str, float]:
     scores, mask = F @ W.T, np.eye(K, dtype=bool)[labels]
     logits, own, others = scores + bias, scores[mask], scores[~mask]
     means = np.array([F[labels == k].mean(axis=0) for k in range(K)])
-    centre = F.mean(axis=0)
-    away, rows, centered = F - means[labels], W - W.mean(axis=0), means - centre
+    center = F.mean(axis=0)
+    away, rows, centered = F - means[labels], W - W.mean(axis=0), means - center
     S_W, S_B = away.T @ away / N, centered.T @ centered / K
     near = -((F[:, None] - means[None]) ** 2).sum(axis=2)
     decided, nearest = (x >= x.max(axis=1, keepdims=True) - 1e-12 for x in (logits, near))

@@ -210,7 +210,7 @@ def test_one_axis_makes_a_line_and_two_a_map(grid):
         "etf",
         "mean-shifted",
     ]
-    assert len(grid.plot("bias").axes) == 2  # a map and its colour bar
+    assert len(grid.plot("bias").axes) == 2  # a map and its color bar
     panels = grid.plot("bias", x="decay.W").axes
     assert sum(bool(axes.lines) for axes in panels) == 3  # one for each decay of the bias
     for sweep in (grid, line, line.select(**{"decay.b": 0.05})):

@@ -72,9 +72,9 @@ def test_closed_forms_are_global_minima(name, bias, count, record_property):
     assert regimes == expected
 
 
-@functools.partial(jax.jit, static_argnames="centred")
-def reduction(loss, K, mu, stiffness, centred=False):
-    return jax.vmap(functools.partial(reduce_scalar, centred=centred))(loss, K, mu, stiffness)
+@functools.partial(jax.jit, static_argnames="centered")
+def reduction(loss, K, mu, stiffness, centered=False):
+    return jax.vmap(functools.partial(reduce_scalar, centered=centered))(loss, K, mu, stiffness)
 
 
 @pytest.mark.parametrize("count", SIZES)

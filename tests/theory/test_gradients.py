@@ -82,7 +82,7 @@ def test_reduction_of_a_custom_loss():
 
     def function(t):
         loss = losses.Custom(soft.function, {"t": t[3]}, convex=True)
-        found = theory.reduce(Problem(3, 4, 2, loss, Decay(*t[:3])), centred=True)
+        found = theory.reduce(Problem(3, 4, 2, loss, Decay(*t[:3])), centered=True)
         return jnp.stack([found.gap, found.bias, found.value])
 
     assert_derivatives(function, [0.02, 0.03, 0.5, 0.7])

@@ -112,7 +112,7 @@ def use_older_emitters(*flags: str) -> None:
 def use_jax(*, many_programs: bool = False) -> None:
     """First line of every command that computes: float64, and compiled programs kept between runs.
 
-    ``many_programs`` of small problems each cost more to compile than to run: most optimisations are left out.
+    ``many_programs`` of small problems each cost more to compile than to run: most optimizations are left out.
     """
     if many_programs:
         use_older_emitters()

@@ -21,7 +21,7 @@ from ufm.cli._common import JSON_OPTION, check_figure, options, print_json, prog
 def command(name: str, points: int, lattice: int, seed: int, out: str | None, as_json: bool) -> int:
     """Draw a phase diagram: predicted regions, solved and certified points on top.
 
-    bce, mse: regimes zero, etf (a centred simplex), mean-shifted (the rows of W share a mean too) and mean only (all
+    bce, mse: regimes zero, etf (a centered simplex), mean-shifted (the rows of W share a mean too) and mean only (all
     rows equal) over (decay_b, decay_W). merging: minority classes of imbalanced
     cross-entropy over (ratio, decay). A certified point farther than a margin of 2 % on the wrong side of a
     predicted line is red; exit status 1 if there is one. A solve that did not converge has no regime: it is hollow, and

@@ -1,7 +1,7 @@
 """Saddle to saddle: what gradient descent visits on its way from the origin to collapse.
 
 At the origin of a balanced problem the gradient with respect to Z has K - 1 *equal* singular values, so all
-directions of collapse grow at one rate and a generic small start leaves for the minimiser at once, past the
+directions of collapse grow at one rate and a generic small start leaves for the minimizer at once, past the
 rungs of the ladder. A rung is visited only when the start prefers its grouping: the gap between the sizes of
 the coarse and the fine components, kept by the common growth rate, is how long the plateau lasts.
 """
@@ -27,7 +27,7 @@ from ufm.solvers import Gradient, solve
 
 @dataclass(frozen=True)
 class Descent:
-    """A run of gradient descent, each moment labelled by the rung of the ladder that it is near.
+    """A run of gradient descent, each moment labeled by the rung of the ladder that it is near.
 
     Attributes:
         times: steps times the step size, the time of the gradient flow (T,).
@@ -130,7 +130,7 @@ def saddle_to_saddle(
         seed: another name for a ``key`` that is a number.
         scale: of the start, `Problem.init`.
         through: groupings that the start prefers, coarse to fine, each sizes in class order that sum to K, such
-            as ``[(2, 2)]``. Empty is the generic start, which goes to the minimiser at once (see the module).
+            as ``[(2, 2)]``. Empty is the generic start, which goes to the minimizer at once (see the module).
         separation: how much smaller the components are that break each grouping.
         time: of the gradient flow; by default enough for every stage to grow and settle.
         points: moments recorded, at most.

@@ -202,7 +202,7 @@ def partitions(total: int, most: int | None = None) -> list[tuple[int, ...]]:
 def all_rungs(problem: Problem) -> list[theory.Rung]:
     """`theory.ladder` and the unequal groupings of `theory.merged`: one rung for each partition of K.
 
-    Descending in value, from the origin (one group) to the minimiser (K groups); equal groups that do not fit
+    Descending in value, from the origin (one group) to the minimizer (K groups); equal groups that do not fit
     the dimension are left out.
 
     Raises:

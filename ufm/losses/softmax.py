@@ -177,7 +177,7 @@ class Focal(Loss):
 
     def _envelope_conjugate(self, a: Array) -> tuple[Array, Array]:
         # F' rises from 0 through its first crossing of a <= 1 and never returns below 1 after it has
-        # passed 1, so bisection on the sign of F' - a finds the only maximiser of a y - F(y).
+        # passed 1, so bisection on the sign of F' - a finds the only maximizer of a y - F(y).
         slope = jax.grad(self.of_log_odds)
         y = increasing_root(lambda y: slope(y) - a, jnp.full_like(a, -800.0), jnp.full_like(a, 800.0), halvings=64)
         return a * y - self.of_log_odds(y), y

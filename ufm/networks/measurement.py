@@ -203,7 +203,7 @@ def measure_tables(arrays: dict[str, Table], progress: Callable[[int, int], None
     class_wise, class_thresholds = uniform.class_wise_accuracy(stats.scores, labels, K)
     # No ETF has more than d + 1 classes: then cosines differ from its by far more than rounding in float32.
     pairs = weight.dtype if d + 1 < K else None
-    shape = configuration(weight, stats.centred, stats.centre, pairs)
+    shape = configuration(weight, stats.centered, stats.center, pairs)
     return Measurement(
         classes=K,
         dim=d,

@@ -32,7 +32,7 @@ def spectrum(exact: Spectrum, density: Density | None = None, ax: Any = None) ->
     ax = _axes(ax)
     merged = exact.distinct(1e-9)
     if density is not None:
-        # Each distinct eigenvalue owns the cell halfway to its neighbours: counts compare like with like.
+        # Each distinct eigenvalue owns the cell halfway to its neighbors: counts compare like with like.
         values = np.array([v for v, _ in merged])
         edges = np.concatenate([[-np.inf], 0.5 * (values[1:] + values[:-1]), [np.inf]])
         counts = [density.count(a, b) for a, b in itertools.pairwise(edges)]
@@ -105,8 +105,8 @@ def path(fractions: np.ndarray, values: np.ndarray, ax: Any = None, label: str |
     """The objective along a straight path."""
     ax = _axes(ax)
     styles = itertools.cycle(itertools.product(("-", "--", ":"), (BLUE, ORANGE, GREEN)))
-    style, colour = next(itertools.islice(styles, len(ax.lines), None))
-    ax.plot(fractions, values, style, color=colour, label=label)
+    style, color = next(itertools.islice(styles, len(ax.lines), None))
+    ax.plot(fractions, values, style, color=color, label=label)
     ax.set(xlabel="fraction of the way $s$", ylabel="objective $f$")
     if label is not None:
         ax.legend()
@@ -136,9 +136,9 @@ def descent(run: Descent, ax: Any = None, label: str | None = None, color: str =
 def derivatives(check: DerivativeCheck, ax: Any = None) -> Any:
     """Taylor remainders against the step, with the slopes they should have."""
     ax = _axes(ax)
-    for rows, order, colour in ((check.first, 2, BLUE), (check.second, 3, ORANGE)):
+    for rows, order, color in ((check.first, 2, BLUE), (check.second, 3, ORANGE)):
         middle = np.median(rows, axis=0)
-        ax.loglog(check.steps, np.maximum(middle, 1e-18), "o", ms=3, color=colour, label=f"order {order - 1} remainder")
+        ax.loglog(check.steps, np.maximum(middle, 1e-18), "o", ms=3, color=color, label=f"order {order - 1} remainder")
         ax.loglog(check.steps, middle[0] * check.steps**order, "--", color=BLACK, lw=1)
     ax.set(xlabel="step $t$", ylabel="Taylor remainder", ylim=(1e-18, None))
     ax.set_title(check.verdict.replace(": ", ":\n"), fontsize=9)

@@ -94,15 +94,15 @@ def solve(
     dtype: Any = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Solution:
-    """Minimise the objective of ``problem``.
+    """Minimize the objective of ``problem``.
 
     Args:
-        problem: what to minimise.
+        problem: what to minimize.
         key: seed or JAX key of the random start; the same key gives the same result.
         seed: another name for a ``key`` that is a number.
         solver: from `ufm.solvers`, or its name; trust-region Newton by default.
         init: starting point instead of a random one.
-        eliminate: let Newton and L-BFGS minimise over the features exactly where the loss is convex: for
+        eliminate: let Newton and L-BFGS minimize over the features exactly where the loss is convex: for
             any (W, b) the best features of a class coincide, so the problem with one feature per class has
             the same minimum at a cost that does not depend on n. Value and gradient are those of the full
             problem. False keeps every feature free at every step: the run that *shows* collapse.
@@ -199,7 +199,7 @@ def multistart(
 
 
 def eliminates(solver: Solver | str | None, problem: Problem) -> bool:
-    """Whether `solve` minimises over the features exactly unless told not to.
+    """Whether `solve` minimizes over the features exactly unless told not to.
 
     >>> import ufm
     >>> eliminates("newton", ufm.Problem()), eliminates("sgd", ufm.Problem())

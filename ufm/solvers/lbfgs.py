@@ -24,7 +24,7 @@ PATIENCE = 30
 @pytree()
 @dataclass(frozen=True)
 class LBFGSState:
-    """Point, optimiser state (which stores value and gradient) and the best gradient so far."""
+    """Point, optimizer state (which stores value and gradient) and the best gradient so far."""
 
     point: Params
     memory: Any

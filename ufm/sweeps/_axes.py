@@ -237,7 +237,7 @@ def _solver(given: Any, dtype: Any, options: Mapping[str, Any]) -> Any:
 def _named_solver(
     name: str, tol: float | None = None, max_steps: int | None = None, record_every: int | None = None
 ) -> Any:
-    """One object per name: optax's optimisers compare by identity, and another one would be compiled again."""
+    """One object per name: optax's optimizers compare by identity, and another one would be compiled again."""
     solver: Any = parse(name, tol=tol, max_steps=max_steps)
     if record_every is None:
         return solver
@@ -268,7 +268,7 @@ def bare_repr(thing: Any) -> str:
 
 
 def _fingerprint(groups: list[Group], coords: Mapping[str, np.ndarray], *described: Any) -> str:
-    """Digest of all lanes, and of what their solvers were called: optax's optimisers hide their step sizes."""
+    """Digest of all lanes, and of what their solvers were called: optax's optimizers hide their step sizes."""
     names = [(name, coord.tolist()) for name, coord in coords.items() if name in STATIC]
     digest = hashlib.sha256(bare_repr([*described, names]).encode())
     for group in groups:

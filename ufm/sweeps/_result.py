@@ -24,7 +24,7 @@ _FINE = 60
 
 @dataclass(frozen=True)
 class Sweep:
-    """Results of a sweep, labelled.
+    """Results of a sweep, labeled.
 
     Attributes:
         coords: value of every axis by name.

@@ -1,4 +1,4 @@
-"""Closed-form minimisers, the scalar reduction and the dual certificate. Knows no numerical solver."""
+"""Closed-form minimizers, the scalar reduction and the dual certificate. Knows no numerical solver."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Certificate:
         lower_bound: D, at most the global minimum f*; -inf where nothing is known of the loss.
         gap: objective minus lower_bound.
         value: objective at the point, in float64.
-        scale: s, the factor that made the dual point feasible; 1 at a certified minimiser.
+        scale: s, the factor that made the dual point feasible; 1 at a certified minimizer.
         rounding: proved bound on the rounding of this evaluation: ``f* >= lower_bound - rounding``, and the exact
             objective at the point is at most ``f* + gap + rounding``. What it assumes of a user's loss, whose rounding
             nobody knows, `ufm.theory.rounding` says.
@@ -247,10 +247,10 @@ def _balanced(problem: Problem, b: Array, dual: Dual, largest: Array, off: Array
 
 
 def polish_bias(problem: Problem, params: Params) -> Params:
-    """The point with its bias replaced by the minimiser at fixed scores (Newton-CG).
+    """The point with its bias replaced by the minimizer at fixed scores (Newton-CG).
 
     A dual point may come from any primal one. Without decay it must balance exactly, ``U m = 0``, which
-    holds at the minimising bias only; with a small decay the bound gains as much.
+    holds at the minimizing bias only; with a small decay the bound gains as much.
     """
     no_bias = Params(params.W, params.H, None)
     scores = problem.logits(no_bias)

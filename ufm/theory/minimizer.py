@@ -1,4 +1,4 @@
-"""Closed-form global minimisers of balanced problems."""
+"""Closed-form global minimizers of balanced problems."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ufm.theory.symmetric_certificate import closing
 
 
 class NoClosedForm(InputError):  # noqa: N818 - a verdict, not a mishap
-    """The problem has no closed-form minimiser; the message says why.
+    """The problem has no closed-form minimizer; the message says why.
 
     >>> import ufm
     >>> ufm.theory.minimizer(ufm.Problem(3, 4, per_class=(3, 2, 1)))
@@ -72,12 +72,12 @@ class Symmetric(NamedTuple):
     reason: str
 
 
-_reduce = in_float64(reduce_scalar, static=("centred", "merged", "size"), effort=1)
+_reduce = in_float64(reduce_scalar, static=("centered", "merged", "size"), effort=1)
 
 
-def _reduction(problem: Problem, *, centred: bool = False, merged: bool = False) -> Reduction:
+def _reduction(problem: Problem, *, centered: bool = False, merged: bool = False) -> Reduction:
     """`reduce` in float64, as numbers on the host."""
-    solution = jax.tree.map(float, _reduce(*scalar_problem(problem), merged=merged, **static_part(problem, centred)))
+    solution = jax.tree.map(float, _reduce(*scalar_problem(problem), merged=merged, **static_part(problem, centered)))
     if solution.value == -np.inf:
         raise NoClosedForm(f"loss = {problem.loss}: no minimum at these decays: unbounded below, as far as searched")
     if not np.isfinite(solution.value):
@@ -104,7 +104,7 @@ def refuse_asymmetric(problem: Problem) -> None:
 
 
 def symmetric_minimizer(problem: Problem) -> Symmetric:
-    """The scalar minimiser alone, and whether it is proven to be the minimum.
+    """The scalar minimizer alone, and whether it is proven to be the minimum.
 
     Its cost depends on neither n nor d; `minimizer` adds the point, and judges by that.
 
@@ -121,7 +121,7 @@ def symmetric_minimizer(problem: Problem) -> Symmetric:
         least = problem.classes - 1
         raise NoClosedForm(f"dim = {problem.dim}: no closed form below classes - 1 = {least}")
     # K - 1 dimensions hold the classes apart or their common mean, not both.
-    best = min((_reduction(problem, centred=True), _reduction(problem, merged=True)), key=lambda r: r.value)
+    best = min((_reduction(problem, centered=True), _reduction(problem, merged=True)), key=lambda r: r.value)
     reason = f"the minimizer without a bound on the dimension has rank K = {rank}, more than dim = {problem.dim}"
     return Symmetric(best, False, min(bound, best.value), reason)
 
@@ -143,7 +143,7 @@ def _logits(problem: Problem, solution: Reduction) -> np.ndarray:
 
 
 def minimizer(problem: Problem, key: Array | int | None = None) -> Minimizer:
-    """The best symmetric point of a balanced ``problem``; theory only, nothing is optimised in W, H.
+    """The best symmetric point of a balanced ``problem``; theory only, nothing is optimized in W, H.
 
     Whether it is the global minimum is computed, not assumed: ``exact``, with the ``reason`` where it is not.
 
