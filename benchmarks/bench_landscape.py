@@ -151,7 +151,7 @@ def large():
     start = time.perf_counter()
     density = spectral_density(operator, probes=4, steps=30)
     print(f"density: 4 probes, {time.perf_counter() - start:.0f} s, least node {np.nanmin(density.nodes):.1e}")
-    # Kernel, the decay of the features and its near neighbours, and the modes of collapse.
+    # Kernel, the decay of the features and its near neighbors, and the modes of collapse.
     edges = [-np.inf, 1e-6, 3e-4, np.inf]
     values, times = exact.eigenvalues, np.array(exact.multiplicities)
     for low, high in itertools.pairwise(edges):

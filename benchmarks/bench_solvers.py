@@ -82,7 +82,7 @@ def optax_lbfgs(problem, start):
 
 
 def optimistix(method):
-    """Optimistix's minimisers in one jit, as its documentation calls them."""
+    """Optimistix's minimizers in one jit, as its documentation calls them."""
 
     def run(problem, start):
         import optimistix as optx
@@ -90,7 +90,7 @@ def optimistix(method):
         def build():
             solver = getattr(optx, method)(rtol=1e-12, atol=1e-12)
             f = lambda y, _: problem.objective(y)  # noqa: E731
-            return jax.jit(lambda p: optx.minimise(f, solver, p, max_steps=5000, throw=False).value)
+            return jax.jit(lambda p: optx.minimize(f, solver, p, max_steps=5000, throw=False).value)
 
         return compiled((method, problem), build)(start)
 

@@ -8,7 +8,7 @@
 #
 # Deep classifiers trained long enough *collapse*: all features of a class meet in one point, and the class
 # means and classifier rows form a regular simplex. The **unconstrained feature model** explains why: forget
-# the network, let every feature $h_i$ be a free variable, and minimise
+# the network, let every feature $h_i$ be a free variable, and minimize
 #
 # $$ f(W,H,b) = \frac1N\sum_i \ell(W h_i + b, y_i) + \frac{\lambda_W}2\|W\|^2 + \frac{\lambda_H}2\|H\|^2
 #    + \frac{\lambda_b}2\|b\|^2 . $$
@@ -63,7 +63,7 @@ print(f"NC1 {float(collapse.nc1):.1e}   NC2 {float(collapse.nc2):.1e}   NC3 {flo
 
 # %% [markdown]
 # ## Train it the way a network is trained
-# Any optax optimiser records its trajectory. With cross-entropy the mean bias only feels its own decay, an
+# Any optax optimizer records its trajectory. With cross-entropy the mean bias only feels its own decay, an
 # exact law; binary cross-entropy forgets where its bias started.
 
 # %%
@@ -86,7 +86,7 @@ for loss in (ufm.losses.CE(), ufm.losses.BCE()):
 
 # %% [markdown]
 # ## Where a published theorem stops
-# For BCE the published minimiser is a *centred* simplex ETF. That holds while $\lambda_b|b| \le
+# For BCE the published minimizer is a *centered* simplex ETF. That holds while $\lambda_b|b| \le
 # \mu=\sqrt{n\lambda_W\lambda_H}$. Beyond, all classifier rows share a common mean vector, which is cheaper than
 # the bias. Sweep $\lambda_b$: points are solved and certified, lines are the closed form.
 

@@ -46,8 +46,8 @@ assert trials.ok
 
 # %% [markdown]
 # ## The counterexample, from start to finish
-# Li et al. 2025 (Theorem 2, as its poster states it): the global minimisers of BCE are a *centred* simplex ETF, and the
-# bias solves
+# Li et al. 2025 (Theorem 2, as its poster states it): the global minimizers of BCE are a *centered* simplex ETF, and
+# the bias solves
 # $-\mathrm{logit}((K-1)\mu+\lambda_b b)+(K-1)\,\mathrm{logit}(\mu-\lambda_b b)=Kb$, $\mu=\sqrt{n\lambda_W\lambda_H}$.
 #
 # **1. What is claimed.** Ten classes, five samples each, a strongly decayed bias:
@@ -56,7 +56,7 @@ assert trials.ok
 K, n = 10, 5
 problem = ufm.Problem(K, 20, n, ufm.losses.BCE(), ufm.Decay(W=5e-3, H=1e-3, b=0.5))
 mu = np.sqrt(n * 5e-3 * 1e-3)
-claimed = ufm.theory.closed_forms.bce_centred(mu, K, 0.5)
+claimed = ufm.theory.closed_forms.bce_centered(mu, K, 0.5)
 claimed_minimum = np.logaddexp(0, -claimed.p) + (K - 1) * np.logaddexp(0, claimed.q)
 claimed_minimum += mu * (K - 1) * claimed.gap + 0.5 * K * 0.5 * claimed.bias**2
 print(f"claimed: bias {claimed.bias:.6f}, minimum {claimed_minimum:.6f}")
@@ -115,7 +115,7 @@ assert again.verdict == "refuted"
 # %% [markdown]
 # ## Its twin on the spheres
 # With unit rows of $W$ and unit features ($\gamma\cos$ as logits) a decayed bias does the same to BCE: the ETF is the
-# minimiser iff $L|b|\le\sigma(-p)+\sigma(q)$, $L=K\lambda_b$ for a bias per class.
+# minimizer iff $L|b|\le\sigma(-p)+\sigma(q)$, $L=K\lambda_b$ for a bias per class.
 
 # %%
 normalized = ufm.NormalizedProblem(ufm.Problem(4, 6, 3, ufm.losses.BCE(), ufm.Decay(b=0.5)), gamma=4.0)
@@ -143,16 +143,16 @@ for name in ("bce", "merging"):
 
 # %% [markdown]
 # ## Another one that stops
-# The contrastive property (Zhou et al. 2022, Def. 1) asks that $\phi(t)+c|t|$ has *one* minimiser for every $c>0$.
+# The contrastive property (Zhou et al. 2022, Def. 1) asks that $\phi(t)+c|t|$ has *one* minimizer for every $c>0$.
 # Focal loss has it for few classes only: beyond $F''(\log(K-1))<0$, $F(y)=\sigma(y)^\gamma\,\mathrm{softplus}(y)$, two
-# minimisers tie for some $c$ - the collapsed ETF and the origin.
+# minimizers tie for some $c$ - the collapsed ETF and the origin.
 
 # %%
 from ufm.theory.contrastive import contrastive
 
 for classes in (4, 10, 20, 30, 100):
     found = contrastive(ufm.losses.Focal(2.0), classes)
-    print(classes, "one minimiser" if found.tie is None else f"two at c = {found.tie:.4f}: t = {found.tied}")
+    print(classes, "one minimizer" if found.tie is None else f"two at c = {found.tie:.4f}: t = {found.tied}")
 
 # %% [markdown]
 # `ufm verify --instances 200 --report DIR` runs every theorem this way.

@@ -6,7 +6,7 @@
 # %% [markdown]
 # # 3. A thousand problems: from a spec to a figure
 #
-# When does the mean of the classifier leave the simplex? BCE's minimiser is *mean-shifted* wherever its bias is
+# When does the mean of the classifier leave the simplex? BCE's minimizer is *mean-shifted* wherever its bias is
 # held back hard enough. One sweep over two decays draws the map, and every point of it carries a certificate.
 
 # %%

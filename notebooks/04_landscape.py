@@ -6,7 +6,7 @@
 # %% [markdown]
 # # 4. Does BCE converge to collapse faster than CE, and what else is there in the landscape?
 #
-# The Hessian at the minimiser is known in closed form, so the local rate of every method is too.
+# The Hessian at the minimizer is known in closed form, so the local rate of every method is too.
 
 # %%
 import itertools
@@ -66,7 +66,7 @@ for p in points:
 assert all(p.smallest <= p.escape.promised + 1e-9 for p in points)
 
 # %% [markdown]
-# A straight line from each saddle to the minimiser, once the two are rotated onto each other.
+# A straight line from each saddle to the minimizer, once the two are rotated onto each other.
 
 # %%
 ax = None
@@ -76,19 +76,19 @@ ax.legend(fontsize=7)
 ax.figure.savefig(figures / "04_paths.png")
 
 # %% [markdown]
-# The plane through the saddle of two pairs, towards the minimiser and along its escape direction: down on both sides.
+# The plane through the saddle of two pairs, toward the minimizer and along its escape direction: down on both sides.
 
 # %%
 pairs = next(rung for rung in rungs if rung.groups == (2, 2))
 ax = draw.plane(
-    way_down(problem, pairs.params(), point), ("towards the minimiser", "escape direction"), "2+2", end="minimiser"
+    way_down(problem, pairs.params(), point), ("toward the minimizer", "escape direction"), "2+2", end="minimizer"
 )
 ax.figure.savefig(figures / "04_plane.png")
 
 # %% [markdown]
 # ## Does gradient descent walk down the ladder?
 # From a random small start it does not. At the origin of a balanced problem the gradient in Z has K - 1 equal
-# singular values, so all directions of collapse grow at one rate and the run leaves for the minimiser at once. A
+# singular values, so all directions of collapse grow at one rate and the run leaves for the minimizer at once. A
 # rung is visited when the start prefers its grouping: here the part of the start that breaks the grouping is
 # 10^4 times smaller than the rest, and stays so while both grow. Thick parts of the curves are near a rung, by value
 # and by the classes that share a row of Z.
@@ -96,10 +96,10 @@ ax.figure.savefig(figures / "04_plane.png")
 # %%
 small = ufm.Problem(4, 6, 2, loss=ufm.losses.CE(), decay=ufm.Decay(5e-3, 5e-3, 5e-2))
 ax = None
-for through, colour in (((), draw.BLUE), ([(2, 2)], draw.ORANGE), ([(3, 1)], draw.GREEN)):
+for through, color in (((), draw.BLUE), ([(2, 2)], draw.ORANGE), ([(3, 1)], draw.GREEN)):
     run = saddle_to_saddle(small, through=through)
     name = "prefers " + "+".join(map(str, through[0])) if through else "random start"
-    ax = draw.descent(run, ax, name, colour)
+    ax = draw.descent(run, ax, name, color)
     print(f"{name:14s}", [("+".join(map(str, g)), round(a), round(b)) for g, a, b in run.plateaus])
 ax.set_xlim(0, 300)
 ax.figure.savefig(figures / "04_descents.png")
@@ -140,9 +140,9 @@ for K in (3, 10, 100):
 
 # %%
 figure, ax = plt.subplots(figsize=(6.4, 4), layout="constrained")
-for K, marker, colour in ((3, "o", draw.BLUE), (10, "s", draw.ORANGE), (100, "^", draw.GREEN)):
+for K, marker, color in ((3, "o", draw.BLUE), (10, "s", draw.ORANGE), (100, "^", draw.GREEN)):
     mine = [(n, r) for k, n, r in rows if k == K]
-    ax.plot([n for n, _ in mine], [r["ratio"] for _, r in mine], marker, color=colour, mfc="none", label=f"K = {K}")
+    ax.plot([n for n, _ in mine], [r["ratio"] for _, r in mine], marker, color=color, mfc="none", label=f"K = {K}")
 ax.axhline(1, color="black", lw=1)
 ax.set(xscale="log", yscale="log", xlabel="samples per class $n$", ylabel="condition number, CE over BCE")
 ax.legend()

@@ -11,8 +11,8 @@
 # a lower bound for the network, reached as soon as the layers below can produce the features, and every number
 # below has a prediction that was not fitted to anything.
 #
-# Three losses: CE and BCE with a free bias, and BCE with so strong a decay of the bias that the model's minimiser
-# is no longer a centred simplex ETF: its features share a mean. Three seeds, two initial biases each. Needs
+# Three losses: CE and BCE with a free bias, and BCE with so strong a decay of the bias that the model's minimizer
+# is no longer a centered simplex ETF: its features share a mean. Three seeds, two initial biases each. Needs
 # scikit-learn (`pip install scikit-learn`) for the data; about a minute on two cores.
 
 # %%
@@ -29,7 +29,7 @@ import optax
 from sklearn.datasets import load_digits
 
 import ufm
-from ufm.metrics import uniform
+from ufm.networks import uniform
 
 K, n, d, width = 10, 30, 16, 64
 DECAY = 5e-3  # of classifier and features
@@ -179,11 +179,11 @@ for name, theory in predicted.items():
 collapse = jax.jit(jax.vmap(jax.vmap(lambda W, H, b: ufm.metrics.collapse(W, H.T, y, b))))(W, H, b)
 means = jax.vmap(jax.vmap(lambda W, H: ufm.metrics.scores(W, H.T, y)))(W, H)
 epochs = (np.arange(RECORDS) + 1) * (EPOCHS // RECORDS)
-colours = dict(zip(SETTINGS, ("tab:orange", "tab:blue", "tab:green"), strict=True))
+colors = dict(zip(SETTINGS, ("tab:orange", "tab:blue", "tab:green"), strict=True))
 
 figure, axes = plt.subplots(2, 3, figsize=(14, 7.5), layout="constrained")
 for r, (name, seed, bias) in enumerate(runs):
-    style = {"color": colours[name], "alpha": 0.7, "linestyle": "-" if bias == 0 else "--"}
+    style = {"color": colors[name], "alpha": 0.7, "linestyle": "-" if bias == 0 else "--"}
     label = name if seed == 0 and bias == 0 else None
     axes[0, 0].semilogy(epochs, np.maximum(values[r] - predicted[name].value, 1e-7), label=label, **style)
     axes[0, 1].plot(epochs, means["positive"]["mean"][r], label=label, **style)
@@ -194,13 +194,13 @@ for r, (name, seed, bias) in enumerate(runs):
 for name, theory in predicted.items():
     row = next(row for row in rows if row["loss"] == name)
     for value in (row["positive, theory"], row["negative, theory"]):
-        axes[0, 1].axhline(value, color=colours[name], linewidth=4, alpha=0.25)
+        axes[0, 1].axhline(value, color=colors[name], linewidth=4, alpha=0.25)
     if name != "CE":
-        axes[0, 2].axhline(theory.bias, color=colours[name], linewidth=4, alpha=0.25)
+        axes[0, 2].axhline(theory.bias, color=colors[name], linewidth=4, alpha=0.25)
 for ax, title in zip(
     axes.flat,
     ("objective above the model's minimum", "mean scores (bands: theory)", "mean bias (bands: theory; CE: none)",
-     "NC1", "NC2 (classifier, centred)"),
+     "NC1", "NC2 (classifier, centered)"),
     strict=False,
 ):  # fmt: skip
     ax.set_title(title)
@@ -211,7 +211,7 @@ ax = axes[1, 2]
 for i, key in enumerate(("test sample-wise", "test uniform", "test at bias")):
     for j, name in enumerate(SETTINGS):
         accuracy = [row[key] for row in rows if row["loss"] == name]
-        ax.plot(np.full(len(accuracy), i + 0.2 * (j - 1)), accuracy, "o", color=colours[name], alpha=0.7)
+        ax.plot(np.full(len(accuracy), i + 0.2 * (j - 1)), accuracy, "o", color=colors[name], alpha=0.7)
 ax.set_xticks(range(3), ("sample-wise", "uniform\nbest threshold", "uniform\nlearned bias"))
 ax.set_title("accuracy on held-out digits")
 Path("figures").mkdir(exist_ok=True)
@@ -227,7 +227,7 @@ figure.savefig("figures/05_real_features.png", dpi=110)
 # - BCE's bias goes to the model's value from either start, and it is close to the best threshold for digits never
 #   seen; CE's is not a threshold at all.
 #
-# Beyond them: with a strongly decayed bias BCE's minimiser is not a centred ETF. The network goes to the shifted
+# Beyond them: with a strongly decayed bias BCE's minimizer is not a centered ETF. The network goes to the shifted
 # one that `ufm.theory` predicts.
 #
 # Against them, on these data and with this little of them:

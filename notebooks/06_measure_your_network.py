@@ -90,5 +90,5 @@ sheet(networks).savefig("figures/06_measure_your_network.png", dpi=110)
 
 # %%
 np.savez("figures/digits.npz", features=features, labels=labels, weight=layer["weight"], bias=layer["bias"])
-again = ufm.measurement.measure_file("figures/digits.npz")
+again = ufm.networks.measure_file("figures/digits.npz")
 print(again.uniform == networks["BCE"].uniform)

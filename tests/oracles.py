@@ -54,7 +54,7 @@ def loss_and_gradient(name, hyper, z, k):
 
 
 def loss(name, hyper, z, k):
-    """The loss in plain float64, vectorised over nothing; for SciPy and the objective below."""
+    """The loss in plain float64, vectorized over nothing; for SciPy and the objective below."""
     z = np.asarray(z, float)
     others = np.delete(z, k)
     if name == "bce":

@@ -11,7 +11,7 @@ SIZES = [2, 3, 10, 101]
 
 
 @pytest.mark.parametrize("K", SIZES)
-def test_helmert_is_an_orthonormal_basis_of_the_centred_vectors(K):
+def test_helmert_is_an_orthonormal_basis_of_the_centered_vectors(K):
     Q, M = geometry.helmert(K), geometry.centering(K)
     assert Q.shape == (K - 1, K)
     np.testing.assert_allclose(Q @ Q.T, np.eye(K - 1), atol=8 * K * EPS)

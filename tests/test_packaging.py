@@ -1,8 +1,10 @@
 """What is handed out: the wheel and the sdist hold all that the package reads."""
 
+import runpy
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -15,11 +17,11 @@ ROOT = Path(__file__).parents[1]
 
 def test_one_version_everywhere():
     """The package, its metadata and the citation name one version."""
-    for name, line in (
-        ("pyproject.toml", f'version = "{ufm.__version__}"'),
-        ("CITATION.cff", f"version: {ufm.__version__}"),
-    ):
-        assert line in (ROOT / name).read_text().splitlines(), name
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["dynamic"] == ["version"]
+    read = runpy.run_path(str(ROOT / project["tool"]["hatch"]["version"]["path"]))
+    assert read["__version__"] == ufm.__version__
+    assert f"version: {ufm.__version__}" in (ROOT / "CITATION.cff").read_text().splitlines()
 
 
 @pytest.mark.slow

@@ -261,3 +261,23 @@ def test_public_names():
     with pytest.raises(AttributeError, match="no attribute 'solver'"):
         _ = ufm.solver
     assert set(ufm.__all__) <= set(dir(ufm))
+
+
+def test_a_seed_is_a_key_by_another_name():
+    problem = ufm.Problem(3, 4, 1, ufm.losses.CE())
+    key = jax.random.key(5)
+    for a, b in (
+        (problem.init(5).W, problem.init(key).W),
+        (ufm.solve(problem, seed=5).params.W, ufm.solve(problem, key).params.W),
+        (ufm.theory.minimizer(problem, 5).params.W, ufm.theory.minimizer(problem, key).params.W),
+        (ufm.geometry.simplex_etf(3, 4, 5), ufm.geometry.simplex_etf(3, 4, key)),
+    ):
+        np.testing.assert_array_equal(a, b)
+    for wrong, line in (
+        ({"seed": -1}, r"^seed = -1: must be a whole number in \[0, 2\^63\)$"),
+        ({"seed": 1.5}, r"^seed = 1.5: must be a whole number in \[0, 2\^63\), or a JAX key as key$"),
+        ({"key": key, "seed": 1}, r"^seed = 1: must be absent where a key is given$"),
+        ({"key": "five"}, r"^seed = 'five': must be a whole number"),
+    ):
+        with pytest.raises(ufm.InputError, match=line):
+            ufm.solve(problem, **wrong)

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ["ufm", *(f"ufm.{room}" for room in (
-    "atlas", "geometry", "landscape", "losses", "metrics", "plotting", "report", "solvers", "sweeps",
+    "atlas", "geometry", "landscape", "losses", "metrics", "networks", "plotting", "report", "solvers", "sweeps",
     "theory",
 ))]  # fmt: skip
 RESULTS = {
@@ -18,7 +18,8 @@ RESULTS = {
     "Custom": "custom", "Decay": "minimizer", "Density": "spectral_density", "DerivativeCheck": "check_derivatives",
     "Descent": "saddle_to_saddle", "Diagram": "diagram", "Eigenpairs": "extreme_eigenpairs", "Evidence": "check",
     "Finding": "check", "Measurement": "measure", "Minimizer": "minimizer", "Nearest": "nearest",
-    "Observed": "nearest", "Params": "plane", "Quantity": "quantity", "Reduction": "reduce", "Regime": "reduce",
+    "Observed": "nearest", "Params": "plane", "Point": "diagram", "Quantity": "quantity",
+    "Reduction": "reduce", "Regime": "reduce",
     "Report": "verify", "Rung": "ladder", "Solution": "solve", "Spectrum": "hessian_spectrum",
     "Theorem": "check", "Trial": "verify_random", "Trials": "verify_random", "Verdict": "check",
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """A numerical laboratory for the unconstrained feature model of neural collapse.
 
-Minimise ``1/N sum loss(W h_i + b, y_i) + lambda_W/2 ||W||^2 + lambda_H/2 ||H||^2 + lambda_b/2 ||b||^2`` over
+Minimize ``1/N sum loss(W h_i + b, y_i) + lambda_W/2 ||W||^2 + lambda_H/2 ||H||^2 + lambda_b/2 ||b||^2`` over
 free features H, classifier W and bias b, and check the result against theory. The decays lambda_W, lambda_H and
 lambda_b are ``W``, ``H`` and ``b`` of a `Decay`.
 
@@ -12,16 +12,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ufm._version import __version__
+
 if TYPE_CHECKING:
-    from ufm import atlas, geometry, landscape, losses, metrics, models, solvers, statement, sweeps, theory
+    from ufm import atlas, geometry, landscape, losses, metrics, models, networks, solvers, statement, sweeps, theory
     from ufm._base import InputError
     from ufm.atlas import verify
-    from ufm.measurement import Measurement, measure
+    from ufm.networks import Measurement, measure
     from ufm.problem import Decay, NormalizedProblem, Params, Problem
     from ufm.solvers import Solution, Status, solve
     from ufm.sweeps import Sweep, sweep
-
-__version__ = "0.1.0"
 
 _ROOMS = (
     "atlas",
@@ -30,6 +30,7 @@ _ROOMS = (
     "losses",
     "metrics",
     "models",
+    "networks",
     "plotting",
     "solvers",
     "statement",
@@ -39,14 +40,14 @@ _ROOMS = (
 _HOMES = {
     "Decay": "problem",
     "InputError": "_base",
-    "Measurement": "measurement",
+    "Measurement": "networks",
     "NormalizedProblem": "problem",
     "Params": "problem",
     "Problem": "problem",
     "Solution": "solvers",
     "Status": "solvers",
     "Sweep": "sweeps",
-    "measure": "measurement",
+    "measure": "networks",
     "solve": "solvers",
     "sweep": "sweeps",
     "verify": "atlas",
@@ -62,6 +63,7 @@ __all__ = [
     "Solution",
     "Status",
     "Sweep",
+    "__version__",
     "atlas",
     "geometry",
     "landscape",
@@ -69,6 +71,7 @@ __all__ = [
     "measure",
     "metrics",
     "models",
+    "networks",
     "solve",
     "solvers",
     "statement",

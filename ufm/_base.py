@@ -36,7 +36,7 @@ def require(ok: bool, field: str, value: object, allowed: str) -> None:
         raise InputError(f"{field} = {value!r}: must be {allowed}")
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def suggestion(word: str, known: Iterable[str]) -> str:
     """``"one of a, b, c"``, with a suggestion when ``word`` is close to one of them."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1)
@@ -44,14 +44,32 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"one of {', '.join(known)}{hint}"
 
 
+def as_key(key: Any, seed: Any = None) -> Any:
+    """A JAX key from a ``key`` that is one already or a whole number; ``seed``, if given, is that number.
+
+    A function that draws takes both names: ``key`` for those who split keys, ``seed`` as sweeps and theorems call it.
+
+    Raises:
+        InputError: for a number that is no seed, and for both at once (a ``key`` of 0 is the usual default).
+    """
+    if seed is not None:
+        require(isinstance(key, int) and key == 0, "seed", seed, "absent where a key is given")
+        key = seed
+    if isinstance(key, (int, np.integer)):
+        require(bool(0 <= key < 2**63), "seed", int(key), "a whole number in [0, 2^63)")
+        return jax.random.key(int(key))
+    require(seed is None and hasattr(key, "dtype"), "seed", key, "a whole number in [0, 2^63), or a JAX key as key")
+    return key
+
+
 def read_call(text: str, field: str, known: Mapping[str, Iterable[str]]) -> tuple[str, dict[str, float]]:
     """Read ``name`` or ``name:key=value,...``; ``known`` maps each name to the keys that it takes."""
     name, _, rest = text.partition(":")
-    require(name in known, field, name, nearest(name, known))
+    require(name in known, field, name, suggestion(name, known))
     keys, values = list(known[name]), {}
     for item in filter(None, rest.split(",")):
         key, _, value = item.partition("=")
-        allowed = nearest(key, keys) if keys else f"absent: {name} has no hyper-parameters"
+        allowed = suggestion(key, keys) if keys else f"absent: {name} has no hyper-parameters"
         require(key in keys, f"hyper-parameter of {field} {name}", key, allowed)
         try:
             values[key] = float(value)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ufm._base import matmul, require
+from ufm._base import as_key, matmul, require
 
 __all__ = [
     "centering",
@@ -26,7 +26,7 @@ __all__ = [
 
 
 def centering(classes: int) -> np.ndarray:
-    """Centring matrix ``M = I - J/K`` (K, K).
+    """Centering matrix ``M = I - J/K`` (K, K).
 
     >>> centering(2)
     array([[ 0.5, -0.5],
@@ -47,7 +47,7 @@ def helmert(classes: int) -> np.ndarray:
     return rows / np.sqrt(j * (j + 1.0))[:, None]
 
 
-def orthonormal(key: Array, rows: int, dim: int) -> Array:
+def orthonormal(key: Array | int, rows: int, dim: int) -> Array:
     """Haar-random ``rows`` orthonormal vectors in R^dim, as (rows, dim); needs ``rows <= dim``.
 
     >>> rows = orthonormal(jax.random.key(0), 2, 5)
@@ -55,17 +55,17 @@ def orthonormal(key: Array, rows: int, dim: int) -> Array:
     True
     """
     require(1 <= rows <= dim, "rows", rows, f"between 1 and dim = {dim}")
-    q, r = jnp.linalg.qr(jax.random.normal(key, (dim, rows)))
+    q, r = jnp.linalg.qr(jax.random.normal(as_key(key), (dim, rows)))
     return (q * jnp.sign(jnp.diagonal(r))[None, :]).T
 
 
-def simplex_etf(classes: int, dim: int, key: Array | None = None) -> Array:
+def simplex_etf(classes: int, dim: int, key: Array | int | None = None) -> Array:
     """Simplex equiangular tight frame: K unit rows in R^dim with cosines ``-1/(K-1)``.
 
     Args:
         classes: K >= 2.
         dim: at least K - 1.
-        key: rotates the frame at random; without it the first K - 1 coordinates hold it.
+        key: a seed or JAX key that rotates the frame at random; without it the first K - 1 coordinates hold it.
 
     Returns:
         (K, dim) array with ``U U' = K/(K-1) (I - J/K)``.
@@ -81,7 +81,7 @@ def simplex_etf(classes: int, dim: int, key: Array | None = None) -> Array:
     return matmul(jnp.asarray(scale * helmert(classes).T, basis.dtype), basis)
 
 
-def orthogonal_frame(classes: int, dim: int, key: Array | None = None) -> Array:
+def orthogonal_frame(classes: int, dim: int, key: Array | int | None = None) -> Array:
     """K orthonormal rows in R^dim; ``dim >= K``. The geometry of MSE without bias.
 
     >>> orthogonal_frame(2, 3).tolist()
@@ -112,7 +112,7 @@ def unit(x: Array) -> Array:
 
 
 def procrustes(source: Array, target: Array) -> tuple[Array, Array]:
-    """Orthogonal Q (d, d) that minimises ``||source Q - target||_F``, and that distance.
+    """Orthogonal Q (d, d) that minimizes ``||source Q - target||_F``, and that distance.
 
     Schoenemann 1966. Two configurations are equal up to rotation iff the distance is zero.
 
@@ -126,7 +126,7 @@ def procrustes(source: Array, target: Array) -> tuple[Array, Array]:
     return q, jnp.linalg.norm(matmul(source, q) - target)
 
 
-def random_rotation(key: Array, dim: int) -> Array:
+def random_rotation(key: Array | int, dim: int) -> Array:
     """Haar-random orthogonal matrix (dim, dim).
 
     >>> random_rotation(jax.random.key(0), 3).shape

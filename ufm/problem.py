@@ -16,7 +16,7 @@ from jax import Array
 
 from ufm import bias as biases
 from ufm import blocks
-from ufm._base import cast, matmul, nearest, pytree, require, require_range
+from ufm._base import as_key, cast, matmul, pytree, require, require_range, suggestion
 from ufm.bias import Bias
 from ufm.losses import BCE, Custom, Loss
 from ufm.models import FixedClassifier, Linear, Model, Params, Spheres
@@ -73,7 +73,7 @@ class Decay:
 @pytree(static=("classes", "dim", "per_class", "bias", "features"))
 @dataclass(frozen=True)
 class Problem:
-    """Minimise ``1/N sum loss(W h_i + b, y_i) + lambda_W/2 ||W||^2 + lambda_H/2 ||H||^2 + lambda_b/2 ||b||^2``.
+    """Minimize ``1/N sum loss(W h_i + b, y_i) + lambda_W/2 ||W||^2 + lambda_H/2 ||H||^2 + lambda_b/2 ||b||^2``.
 
     Over the classifier W (K, d), the features H (d, N) and the bias b; z_i = W h_i + b are the logits of sample i.
 
@@ -86,7 +86,7 @@ class Problem:
         bias: ``"per_class"`` (K numbers), ``"unified"`` (one) or ``"none"``.
         features: ``"per_sample"`` gives each of the N samples its own feature. ``"per_class"`` gives
             each class one feature with the weight of its samples: the same minimum when the loss is
-            convex in the logits, because the minimiser over H at fixed (W, b) is unique per class, at
+            convex in the logits, because the minimizer over H at fixed (W, b) is unique per class, at
             a cost that does not depend on N. Never use it to *show* collapse.
         classifier: a fixed W (K, d), short for ``model=ufm.models.FixedClassifier(W)``; H and b are then the only
             variables.
@@ -139,9 +139,11 @@ class Problem:
         require(total <= MOST, "per_class", counts, f"at most 2**53 samples in all, not {float(total):.3g}")
         require(isinstance(self.loss, Loss), "loss", self.loss, "a loss such as ufm.losses.BCE(), or custom(fn)")
         require(isinstance(self.decay, Decay), "decay", self.decay, "a ufm.Decay")
-        require(self.bias in BIAS_MODES, "bias", self.bias, nearest(str(self.bias), BIAS_MODES))
+        require(self.bias in BIAS_MODES, "bias", self.bias, suggestion(str(self.bias), BIAS_MODES))
         object.__setattr__(self, "bias", Bias(self.bias))
-        require(self.features in FEATURE_MODES, "features", self.features, nearest(str(self.features), FEATURE_MODES))
+        require(
+            self.features in FEATURE_MODES, "features", self.features, suggestion(str(self.features), FEATURE_MODES)
+        )
         if classifier is not None:
             free = self.model is None or self.model is FREE or isinstance(self.model, FixedClassifier)
             require(free, "model", str(self.model), "absent where a classifier is given (classifier=None frees it)")
@@ -264,14 +266,14 @@ class Problem:
         """The same problem with every leaf in ``dtype``."""
         return cast(self, dtype)
 
-    def init(self, key: Array, scale: float = 1.0, bias_mean: float = 0.0, dtype: Any = None) -> Params:
+    def init(self, key: Array | int, scale: float = 1.0, bias_mean: float = 0.0, dtype: Any = None) -> Params:
         """Random start: entries of W and H normal with deviation ``scale / sqrt(d)``, of b with ``scale / 10``.
 
         ``bias_mean`` shifts the bias. ``dtype`` defaults to JAX's own default float.
         """
         dtype = jnp.zeros(()).dtype if dtype is None else jnp.dtype(dtype)
         sizes = (self.classes, self.dim, self.columns, Bias(self.bias).shape(self.classes))
-        return self.model.onto(Params(*_random_start(key, scale, bias_mean, sizes, dtype)))
+        return self.model.onto(Params(*_random_start(as_key(key), scale, bias_mean, sizes, dtype)))
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))

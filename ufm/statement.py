@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ufm import losses, models
-from ufm._base import InputError, nearest, require, write_call
+from ufm._base import InputError, require, suggestion, write_call
 from ufm.bias import Bias
 from ufm.models import FixedClassifier, Linear
 from ufm.problem import Decay, Problem
@@ -145,7 +145,7 @@ def known_keys(table: Any, known: Iterable[str], what: str) -> None:
     require(isinstance(table, Mapping), what, table, "a table")
     known = list(known)
     for key in table:
-        require(key in known, what, key, nearest(str(key), known))
+        require(key in known, what, key, suggestion(str(key), known))
 
 
 def exact(x: Any) -> str:

@@ -234,7 +234,7 @@ MUTATIONS = [
         "scores_of_norm",
         lambda f, p, rho: tuple(score * np.sqrt(p.counts[0]) for score in f(p, rho)),
     ),
-    Mutation("li2025/2", CENTERED, closed_forms, "bce_centred", unified_decay),
+    Mutation("li2025/2", CENTERED, closed_forms, "bce_centered", unified_decay),
     Mutation(  # with the hypothesis that it lacks it is no longer refuted
         "li2025/2",
         SHIFTED,
@@ -244,9 +244,9 @@ MUTATIONS = [
         before=REFUTED,
         after=OUTSIDE,
     ),
-    Mutation("li2025/2-corrected", CENTERED, closed_forms, "bce_centred", unified_decay),
+    Mutation("li2025/2-corrected", CENTERED, closed_forms, "bce_centered", unified_decay),
     Mutation("li2025/2-corrected", SHIFTED, closed_forms, "bce_mean_shifted", one_class_more),
-    Mutation("li2025/bce-zero", decays(BCE, 0.3, 0.3, 0.05), closed_forms, "bce_centred", unified_decay),
+    Mutation("li2025/bce-zero", decays(BCE, 0.3, 0.3, 0.05), closed_forms, "bce_centered", unified_decay),
     Mutation(  # a flow for the same time
         "li2025/ce-bias-law",
         CE,

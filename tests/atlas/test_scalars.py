@@ -80,7 +80,7 @@ def test_coarse_point_is_stationary_within_its_symmetry(m, alpha):
     assert abs((m - 1) * mp.exp(-a) / (1 + (m - 1) * mp.exp(-a)) - P) < 1e-14
 
 
-def test_focal_has_two_minimisers_for_many_classes():
+def test_focal_has_two_minimizers_for_many_classes():
     """K = 40, gamma = 2: phi + c|t| takes the same value at two points, to 50 digits and the grid's accuracy."""
     found = contrastive(ufm.losses.Focal(2.0), 40)
     assert found.tie is not None

@@ -29,13 +29,13 @@ def evidence():
     return of
 
 
-@pytest.mark.parametrize(("K_mu", "centred"), [(0.6, True), (0.45, True), (0.43, False)])
-def test_three_classes_without_bias(K_mu, centred, evidence):
+@pytest.mark.parametrize(("K_mu", "centered"), [(0.6, True), (0.45, True), (0.43, False)])
+def test_three_classes_without_bias(K_mu, centered, evidence):
     """The centered ETF from K mu = 3 (8 - sqrt 32)/16 = 0.4393 on; at 0.6 the minimum is 1.857916452085."""
     decay = K_mu / 6  # n = 4
     problem = ufm.Problem(3, 4, 4, ufm.losses.BCE(), ufm.Decay(decay, decay, 0.1), "none")
     assert check(THEOREMS["li2025/2-corrected"], problem, evidence(problem)).verdict == Verdict.HOLDS
-    assert (np.linalg.norm(np.sum(evidence(problem).solution.params.W, axis=0)) < 1e-4) == centred
+    assert (np.linalg.norm(np.sum(evidence(problem).solution.params.W, axis=0)) < 1e-4) == centered
     if K_mu == 0.6:
         assert evidence(problem).value == pytest.approx(1.857916452085, abs=1e-11)
 
@@ -125,7 +125,7 @@ def test_points_that_are_no_minimum_break_claims_about_minima(name):
     assert check(THEOREMS[name], CE, evidence).verdict != Verdict.HOLDS
 
 
-def test_normalised_counterexample(evidence):
+def test_normalized_counterexample(evidence):
     """K=4, d=6, n=3, gamma=4, decay_b=1/2: the ETF's .645876 at 50 digits, and a certified point far below it."""
     finding = check(THEOREMS["rediscovering/normalised"], SPHERE_BCE, evidence(SPHERE_BCE))
     assert finding.verdict == Verdict.REFUTED
@@ -149,14 +149,14 @@ def test_focal_origin_is_a_trap_for_many_classes():
     assert check(THEOREMS["zhou2022/focal-landscape-global"], escaping).verdict == Verdict.HOLDS
 
 
-def test_normalised_and_plain_problems_are_not_confused():
+def test_normalized_and_plain_problems_are_not_confused():
     assert check(THEOREMS["zhu2021/3.1"], SPHERE_CE).verdict == Verdict.OUTSIDE
     assert check(THEOREMS["yaras2022/ce"], CE).verdict == Verdict.OUTSIDE
 
 
 def test_counterexample_of_theory():
-    """K=10, n=5, decays 5e-3, 1e-3, 1/2: f* = 0.671708 while the best centred ETF has 1.766 (theory, section 3)."""
-    centred = closed_forms.bce_centred(np.sqrt(5 * 5e-3 * 1e-3), 10, 0.5)
+    """K=10, n=5, decays 5e-3, 1e-3, 1/2: f* = 0.671708 while the best centered ETF has 1.766 (theory, section 3)."""
+    centered = closed_forms.bce_centered(np.sqrt(5 * 5e-3 * 1e-3), 10, 0.5)
     problem = ufm.Problem(10, 20, 5, ufm.losses.BCE(), ufm.Decay(5e-3, 1e-3, 0.5))
     # Any point may be the witness: here the corrected closed form, certified; `ufm verify` solves for it.
     witness = Evidence(problem)
@@ -166,7 +166,7 @@ def test_counterexample_of_theory():
     assert finding.gap < 1e-10
     assert finding.quantities[0].predicted == pytest.approx(1.766, abs=1e-3)
     assert finding.quantities[0].measured == pytest.approx(0.671708, abs=1e-6)
-    assert centred.shift == 0.0
+    assert centered.shift == 0.0
 
 
 def test_outside_and_inconclusive(evidence):
@@ -208,7 +208,7 @@ def test_record_decides_ok(evidence):
 def test_suite_covers_what_it_must():
     cases = standard_suite()
     names = {case.theorem.id for case in cases}
-    # The papers' settings for every minimiser; the rest is tried on random problems.
+    # The papers' settings for every minimizer; the rest is tried on random problems.
     assert names <= set(THEOREMS)
     assert {"zhu2021/3.1", "zhou2022/focal", "mse/no-bias", "li2025/2", "binary/equivalence"} <= names
     assert {case.problem.classes for case in cases} >= {10, 100}

@@ -187,7 +187,7 @@ def test_bad_input_is_one_line_and_exit_2(options, message):
 @pytest.mark.parametrize(
     ("command", "field", "work"),
     [
-        (["measure", "net.npz", "--figure"], "figure", "ufm.measurement.measure_file"),
+        (["measure", "net.npz", "--figure"], "figure", "ufm.networks.measure_file"),
         (["phase", "bce", "--out"], "out", "ufm.atlas._phase.Diagram.solve"),
     ],
 )

@@ -69,7 +69,7 @@ def test_fenchel_young_equality(loss):
 
 @pytest.mark.parametrize("loss", ALL, ids=str)
 def test_fenchel_young_inequality_for_any_pair(loss):
-    """``l(z) >= <u, z> - l*(u)`` for z unrelated to u, u scaled towards 0 and along segments of the domain."""
+    """``l(z) >= <u, z> - l*(u)`` for z unrelated to u, u scaled toward 0 and along segments of the domain."""
     z, k = points(seed=1)
     z, k = z[:30], jnp.zeros(30, k.dtype)
     u = dual_points(loss, points(seed=2)[0][:30], k)
@@ -86,7 +86,7 @@ def test_fenchel_young_inequality_for_any_pair(loss):
 @pytest.mark.parametrize("loss", ALL, ids=str)
 @pytest.mark.parametrize("classes", [2, 5])
 def test_conjugate_is_the_supremum(loss, classes):
-    """An independent maximisation of ``<u, z> - l(z)`` in NumPy reaches the conjugate and never passes it."""
+    """An independent maximization of ``<u, z> - l(z)`` in NumPy reaches the conjugate and never passes it."""
     rng = np.random.default_rng(classes)
     hyper = {name: float(value) for name, value in loss.hyper.items()}
     z, k = points(classes, 60, seed=3)
@@ -96,8 +96,8 @@ def test_conjugate_is_the_supremum(loss, classes):
         label = int(k[i])
         u = duals[i] * rng.uniform(0.5, 0.95)
         conjugate = float(conjugates_of(loss, jnp.asarray(u)[None], k[i : i + 1])[0])
-        centre = np.eye(classes)[label] - 1 / classes
-        starts = [0 * u, *(t * centre for t in (-6.0, 3.0, 6.0)), np.asarray(z[i])]
+        center = np.eye(classes)[label] - 1 / classes
+        starts = [0 * u, *(t * center for t in (-6.0, 3.0, 6.0)), np.asarray(z[i])]
 
         def negative(x, u=u, label=label):
             return oracles.loss(loss.name, hyper, x, label) - u @ x
@@ -173,7 +173,7 @@ def focal_slope(y, gamma):
 
 @pytest.mark.parametrize("gamma", GAMMAS, ids=lambda g: f"{g:.3g}")
 def test_focal_slope_rises_to_one_and_never_returns_below(gamma):
-    """``F'`` increases until it passes 1, and stays above 1 ever after: for ``a <= 1`` one maximiser of ``ay - F``."""
+    """``F'`` increases until it passes 1, and stays above 1 ever after: for ``a <= 1`` one maximizer of ``ay - F``."""
     gamma = mp.mpf(float(gamma))
     # Beyond y = 1 + 1/gamma, F' - 1 ~ (gamma (y - 1) - 1) e^-y > 0; at gamma = 1e-3 that is e^-1000.
     top = 40 + 2 / gamma

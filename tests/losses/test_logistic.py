@@ -43,7 +43,7 @@ def test_conjugate_is_infinite_off_its_domain():
 
 @pytest.mark.parametrize(("factor", "same"), [(0.5, True), (0.6, False)])
 def test_two_neurons_of_ce_are_one_neuron(factor, same):
-    """CE's minimiser, its rows subtracted, is certified for one neuron with half the decays; other decays show."""
+    """CE's minimizer, its rows subtracted, is certified for one neuron with half the decays; other decays show."""
     decay = ufm.Decay(0.05, 0.02, 0.1)
     two = ufm.theory.minimizer(ufm.Problem(2, 3, 4, CE(), decay, "none"))
     x = two.params

@@ -20,23 +20,23 @@ def by_definition(W, H, labels, b):
     """NC1-NC4 with explicit covariances and a pseudo-inverse."""
     classes = W.shape[0]
     means = np.stack([H[:, labels == k].mean(axis=1) for k in range(classes)], axis=1)
-    centre = H.mean(axis=1, keepdims=True)
+    center = H.mean(axis=1, keepdims=True)
     within = sum(np.outer(h - means[:, k], h - means[:, k]) for h, k in zip(H.T, labels, strict=True)) / H.shape[1]
-    between = (means - centre) @ (means - centre).T / classes
+    between = (means - center) @ (means - center).T / classes
     etf = (np.eye(classes) - 1 / classes) / np.sqrt(classes - 1)
 
     def to_etf(rows):
         gram = rows @ rows.T
         return np.linalg.norm(gram / np.linalg.norm(gram) - etf)
 
-    product = W @ (means - centre)
+    product = W @ (means - center)
     logits = W @ H + b[:, None]
     nearest = np.argmin(((H[:, :, None] - means[:, None, :]) ** 2).sum(axis=0), axis=1)
     return {
         "nc1": np.trace(within @ np.linalg.pinv(between)) / classes,
         "nc2": to_etf(W - W.mean(axis=0)),
         "nc2_uncentred": to_etf(W),
-        "nc2_means": to_etf((means - centre).T),
+        "nc2_means": to_etf((means - center).T),
         "nc2_means_uncentred": to_etf(means.T),
         "nc3": np.linalg.norm(product / np.linalg.norm(product) - etf),
         "nc4": np.mean(np.argmax(logits, axis=0) != nearest),
@@ -86,7 +86,7 @@ def test_nc1_is_never_negative_and_survives_degenerate_features():
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6))
-def test_invariant_under_rotation_and_relabelling(seed):
+def test_invariant_under_rotation_and_relabeling(seed):
     W, H, labels, b = random_data(seed)
     rng = np.random.default_rng(seed + 1)
     Q, _ = np.linalg.qr(rng.normal(size=(D, D)))
@@ -138,11 +138,11 @@ def test_many_samples_in_float32(offset):
         np.testing.assert_allclose(single.nc4, double.nc4, atol=1e-4)
 
 
-def old_configuration(W, centred, centre):
+def old_configuration(W, centered, center):
     """As the metrics were first written: K x K Gram matrices as they stand. Arrays (K, d), (K, d), (d,)."""
     classes = len(W)
     etf = (np.eye(classes) - 1 / classes) / np.sqrt(classes - 1)
-    rows, means = W - W.mean(axis=0), centred + centre
+    rows, means = W - W.mean(axis=0), centered + center
 
     def unit(x):
         return x / (np.linalg.norm(x) or 1.0)
@@ -159,15 +159,15 @@ def old_configuration(W, centred, centre):
     return {
         "nc2": np.linalg.norm(unit(rows @ rows.T) - etf),
         "nc2_uncentred": np.linalg.norm(unit(W @ W.T) - etf),
-        "nc2_means": np.linalg.norm(unit(centred @ centred.T) - etf),
+        "nc2_means": np.linalg.norm(unit(centered @ centered.T) - etf),
         "nc2_means_uncentred": np.linalg.norm(unit(means @ means.T) - etf),
-        "nc3": np.linalg.norm(unit(W @ centred.T) - etf),
+        "nc3": np.linalg.norm(unit(W @ centered.T) - etf),
         "equinorm_classifier": variation(W),
-        "equinorm_means": variation(centred),
+        "equinorm_means": variation(centered),
         "equiangular_classifier": cosines(rows).std(),
-        "equiangular_means": cosines(centred).std(),
+        "equiangular_means": cosines(centered).std(),
         "maximal_angle_classifier": np.abs(cosines(rows) + 1 / (classes - 1)).mean(),
-        "maximal_angle_means": np.abs(cosines(centred) + 1 / (classes - 1)).mean(),
+        "maximal_angle_means": np.abs(cosines(centered) + 1 / (classes - 1)).mean(),
     }
 
 
@@ -179,13 +179,13 @@ def test_narrow_and_blocked_formulas_are_those_of_whole_gram_matrices(shape, blo
     """Random, imbalanced (rows that do not sum to zero), equal, and zero rows."""
     monkeypatch.setattr(configuration, "BLOCK", block)
     rng = np.random.default_rng(0)
-    W, means, centre = rng.normal(size=shape), rng.normal(size=shape) + 0.2, rng.normal(size=shape[1])
+    W, means, center = rng.normal(size=shape), rng.normal(size=shape) + 0.2, rng.normal(size=shape[1])
     partly = np.where(np.arange(shape[0])[:, None] < 2, W, 0.0)
     for classifier, features in ((W, means), (W, W), (1e-80 * W, 1e80 * means), (partly, means), (0 * W, means)):
         size = abs(features).max()
-        found = configuration.configuration(classifier, features, size * centre)
+        found = configuration.configuration(classifier, features, size * center)
         scale = abs(classifier).max() or 1.0
-        expected = old_configuration(classifier / scale, features / size, centre)
+        expected = old_configuration(classifier / scale, features / size, center)
         for name, value in expected.items():
             # Differences of numbers of the size of one, and of K of them where d < K - 1.
             np.testing.assert_allclose(found[name], value, rtol=1e-11, atol=2e-15 * shape[0], err_msg=name)

@@ -70,8 +70,8 @@ def test_derivatives_in_solver_coordinates_are_differences(name):
     def everything():
         space = problem.model.coordinates(problem, point_of(problem))
         point = space.inward(point_of(problem))
-        towards = space.inward(point_of(problem, 1))
-        near = space.retract(point, jax.tree.map(lambda t, p: 1e-3 * (t - p), towards, point))
+        toward = space.inward(point_of(problem, 1))
+        near = space.retract(point, jax.tree.map(lambda t, p: 1e-3 * (t - p), toward, point))
         xi = jax.tree.map(lambda a, b: a - b, near, point)
 
         def along(t):

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 import ufm
 from ufm import Decay, Params, Problem, losses
 from ufm._base import norm
-from ufm.models._scaled import Scaled
+from ufm.models import Scaled
 from ufm.solvers import Newton, classwise, eliminates, solve
 from ufm.theory import certify
 

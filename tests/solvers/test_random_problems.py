@@ -53,7 +53,7 @@ def test_random_problems(loss, bias, dim):
 
 
 def test_an_asymmetric_point_beats_the_etf():
-    """d = K - 1, mean-shifted: most starts end 2 % below the best centred ETF (draw 33 of an earlier seed)."""
+    """d = K - 1, mean-shifted: most starts end 2 % below the best centered ETF (draw 33 of an earlier seed)."""
     decay = Decay(0.000177472339638774, 0.01450853376203792, 0.04126126373339258)
     problem = Problem(6, 5, 17, losses.BCE(), decay, "unified")
     found = minimizer(problem)

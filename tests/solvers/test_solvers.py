@@ -146,7 +146,7 @@ def test_rotating_the_start_rotates_the_solution(seed):
 
 
 @pytest.mark.parametrize("gamma", [0.5, 2.0, 5.0])
-def test_focal_best_of_starts_is_the_scalar_minimiser(gamma):
+def test_focal_best_of_starts_is_the_scalar_minimizer(gamma):
     problem = Problem(4, 5, 3, losses.Focal(gamma), Decay(0.01, 0.02, 0.03))
     best = solve(problem, 0, starts=6)
     found = minimizer(problem)

@@ -14,8 +14,7 @@ import pytest
 import ufm
 from ufm.plotting.sweep import heat_map, pictures
 from ufm.sweeps import _engine, load
-from ufm.sweeps._lane import smallest
-from ufm.sweeps._predict import predicted
+from ufm.sweeps.lane import smallest
 
 SMALL = ufm.Problem(3, 4, 5, ufm.losses.BCE(), ufm.Decay(0.02, 0.01, 0.01), features="per_class")
 AXES = {"decay.b": [1e-3, 0.05, 2.0], "seed": [0, 7], "decay.W": [0.02, 3.0]}
@@ -173,7 +172,7 @@ def test_float32_lanes_carry_float64_certificates():
 
 
 def test_prediction_and_figures(grid, tmp_path):
-    lines = predicted(grid.select(seed=0, **{"decay.W": 0.02}), "decay.b")
+    lines = grid.select(seed=0, **{"decay.W": 0.02}).predicted("decay.b")
     closed = ufm.theory.minimizer(grid.problem_at(**{"decay.W": 0.02, "decay.b": lines["x"][-1]}))
     z = closed.params.W @ closed.params.H
     assert abs(lines["positive"][-1] - z[0, 0]) < 1e-12
@@ -211,7 +210,7 @@ def test_one_axis_makes_a_line_and_two_a_map(grid):
         "etf",
         "mean-shifted",
     ]
-    assert len(grid.plot("bias").axes) == 2  # a map and its colour bar
+    assert len(grid.plot("bias").axes) == 2  # a map and its color bar
     panels = grid.plot("bias", x="decay.W").axes
     assert sum(bool(axes.lines) for axes in panels) == 3  # one for each decay of the bias
     for sweep in (grid, line, line.select(**{"decay.b": 0.05})):
@@ -309,7 +308,7 @@ def test_a_line_that_is_not_proven_is_dashed_and_says_so():
     """At d = K-1 beyond the ETF regime the best symmetric point is no certified minimizer."""
     narrow = dataclasses.replace(SMALL, dim=SMALL.classes - 1, loss=ufm.losses.BCE())
     found = ufm.sweep(narrow, {"decay.b": [1e-3, 2.0]})
-    lines = predicted(found, "decay.b")
+    lines = found.predicted("decay.b")
     assert lines["exact"][0] == 1
     assert lines["exact"][-1] == 0
     figure = found.plot()

@@ -72,9 +72,9 @@ def test_closed_forms_are_global_minima(name, bias, count, record_property):
     assert regimes == expected
 
 
-@functools.partial(jax.jit, static_argnames="centred")
-def reduction(loss, K, mu, stiffness, centred=False):
-    return jax.vmap(functools.partial(reduce_scalar, centred=centred))(loss, K, mu, stiffness)
+@functools.partial(jax.jit, static_argnames="centered")
+def reduction(loss, K, mu, stiffness, centered=False):
+    return jax.vmap(functools.partial(reduce_scalar, centered=centered))(loss, K, mu, stiffness)
 
 
 @pytest.mark.parametrize("count", SIZES)
@@ -235,10 +235,10 @@ WRONG = [
     ),
     (closed_forms, "bce", _always_shifted, lambda: scan("bce", "none", QUICK)),
     (closed_forms, "bce", _always_shifted, test_three_classes_without_bias),
-    (closed_forms, "bce", lambda f: closed_forms.bce_centred, lambda: scan("bce", "unified", QUICK)),
+    (closed_forms, "bce", lambda f: closed_forms.bce_centered, lambda: scan("bce", "unified", QUICK)),
     (
         closed_forms,
-        "bce_centred",
+        "bce_centered",
         lambda f: lambda mu, K, b: f(mu, K, 1.001 * b),
         lambda: scan("bce", "per_class", QUICK),
     ),

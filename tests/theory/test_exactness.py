@@ -42,7 +42,7 @@ def by_class(weights):
 
 
 def by_distance(z, k):
-    """Ordered classes: soft labels on the neighbours, on a circle, so that only rotations keep it."""
+    """Ordered classes: soft labels on the neighbors, on a circle, so that only rotations keep it."""
     soft = jnp.roll(jnp.asarray([0.8, 0.1] + [0.0] * (z.size - 3) + [0.1], z.dtype), k)
     return jax.nn.logsumexp(z) - soft @ z
 
@@ -207,10 +207,10 @@ def fresh(monkeypatch):
     """Programs compiled anew, so that they see what is patched."""
     dual = in_float64(lambda *arguments: symmetric_certificate._dual(*arguments), effort=0)
 
-    def anew(*a, centred, merged, size):
-        return reduction.reduce_scalar(*a, centred=centred, merged=merged, size=size)
+    def anew(*a, centered, merged, size):
+        return reduction.reduce_scalar(*a, centered=centered, merged=merged, size=size)
 
-    reduced = in_float64(anew, static=("centred", "merged", "size"), effort=0)
+    reduced = in_float64(anew, static=("centered", "merged", "size"), effort=0)
     monkeypatch.setattr(symmetric_certificate, "_dual_in_float64", dual)
     monkeypatch.setattr(module, "_reduce", reduced)
     return monkeypatch

@@ -82,7 +82,7 @@ def test_reduction_of_a_custom_loss():
 
     def function(t):
         loss = losses.Custom(soft.function, {"t": t[3]}, convex=True)
-        found = theory.reduce(Problem(3, 4, 2, loss, Decay(*t[:3])), centred=True)
+        found = theory.reduce(Problem(3, 4, 2, loss, Decay(*t[:3])), centered=True)
         return jnp.stack([found.gap, found.bias, found.value])
 
     assert_derivatives(function, [0.02, 0.03, 0.5, 0.7])
@@ -300,12 +300,12 @@ HOST = {
     "ladder": lambda w: theory.ladder(with_decay(w))[1].value,
     "merged": lambda w: theory.merged(with_decay(w), (3, 1)).value,
     "minimizer": lambda w: theory.minimizer(with_decay(w)).value,
-    "nearest": lambda w: theory.nearest(theory.Observed(4, 8, w, -0.6, 0.0, 1.0, 1.0), "ce").mu,
+    "networks.nearest": lambda w: ufm.networks.nearest(ufm.networks.Observed(4, 8, w, -0.6, 0.0, 1.0, 1.0), "ce").mu,
     "predict": lambda w: theory.predict(with_decay(w)).value,
     "closed_forms.ce": lambda w: theory.closed_forms.ce(w, 4).gap,
     "closed_forms.label_smoothing": lambda w: theory.closed_forms.label_smoothing(w, 4, 0.1).gap,
     "closed_forms.focal_stationarity": lambda w: theory.closed_forms.focal_stationarity(w, 0.1, 4, 2.0),
-    "closed_forms.bce_centred": lambda w: theory.closed_forms.bce_centred(w, 4, 0.1).gap,
+    "closed_forms.bce_centered": lambda w: theory.closed_forms.bce_centered(w, 4, 0.1).gap,
     "closed_forms.bce_mean_shifted": lambda w: theory.closed_forms.bce_mean_shifted(w, 4, 0.1).gap,
     "closed_forms.bce": lambda w: theory.closed_forms.bce(w, 4, 0.1).gap,
     "closed_forms.mse": lambda w: theory.closed_forms.mse(w, 4, 0.1).gap,
@@ -322,7 +322,7 @@ HOST = {
     "spheres.bias_equation": lambda w: theory.spheres.bias_equation(w, 1.0, -1.0, 4, 0.1),
     "spheres.optimal_bias": lambda w: theory.spheres.optimal_bias(w, -1.0, 4, 0.1),
 }
-"""Functions that go through NumPy or SciPy: no tracer enters."""
+"""Functions, the nearest model of a network among them, that go through NumPy or SciPy: no tracer enters."""
 
 
 @pytest.mark.parametrize("name", HOST)
@@ -344,7 +344,7 @@ def test_the_lists_are_complete():
     for module in (theory.closed_forms, theory.fixed_classifier, theory.spheres):
         own = inspect.getmembers(module, lambda x, m=module: inspect.isfunction(x) and x.__module__ == m.__name__)
         found |= {f"{module.__name__.rpartition('.')[2]}.{name}" for name, _ in own if not name.startswith("_")}
-    assert found == TRACED | set(HOST) | {"spheres.naive"}
+    assert found | {"networks.nearest"} == TRACED | set(HOST) | {"spheres.naive"}
     kinds = {kind for kind in vars(losses).values() if inspect.isclass(kind) and issubclass(kind, Loss)}
     assert kinds - {Loss, losses.Custom} == {kind for kind, _ in CASES.values()}
 

@@ -167,7 +167,7 @@ def test_focal_stationarity_equation(gamma):
 
 
 def test_focal_takes_the_global_root():
-    """The scalar focal problem has several stationary gaps; a fine scan finds none below the minimiser's value."""
+    """The scalar focal problem has several stationary gaps; a fine scan finds none below the minimizer's value."""
     rng = np.random.default_rng(0)
     for _ in range(20):
         K, gamma, mu = int(rng.integers(2, 30)), rng.uniform(0.5, 8), 10 ** rng.uniform(-3, 0)
@@ -211,8 +211,8 @@ def test_ce_at_exactly_K_mu_one():
 @pytest.mark.parametrize("unified", [False, True])
 @pytest.mark.parametrize(("K", "mu"), [(10, 5e-3), (5, 0.05), (100, 1e-3)])
 def test_mean_mode_appears_where_the_bias_force_reaches_mu(K, mu, unified):
-    """c = 0 iff decay_b |beta*| <= mu, with beta* the centred bias."""
-    critical = brentq(lambda lb: lb * abs(closed_forms.bce_centred(mu, K, lb).bias) - mu, 1e-6, 10, xtol=1e-15)
+    """c = 0 iff decay_b |beta*| <= mu, with beta* the centered bias."""
+    critical = brentq(lambda lb: lb * abs(closed_forms.bce_centered(mu, K, lb).bias) - mu, 1e-6, 10, xtol=1e-15)
     bias, factor = ("unified", K) if unified else ("per_class", 1)
     before, after = (
         minimizer(Problem(K, K, 1, losses.BCE(), Decay(mu, mu, critical * factor * (1 + t)), bias))
@@ -274,7 +274,7 @@ def test_mse_without_bias_is_an_orthogonal_frame():
 
 
 def test_worked_example_of_the_mean_shifted_regime():
-    """K=10, n=5, decays 5e-3, 1e-3, 0.5: f* = 0.671708; the best centred ETF has 1.766."""
+    """K=10, n=5, decays 5e-3, 1e-3, 0.5: f* = 0.671708; the best centered ETF has 1.766."""
     decay = Decay(5e-3, 1e-3, 0.5)
     for d in (10, 20):
         problem = Problem(10, d, 5, losses.BCE(), decay)
@@ -282,8 +282,8 @@ def test_worked_example_of_the_mean_shifted_regime():
         assert found.regime == "mean-shifted"
         assert found.value == pytest.approx(0.671708, abs=5e-7)
         assert certify(problem, found.params).gap < 1e-12
-    centred = reduce(problem, centred=True)
-    assert float(centred.value) == pytest.approx(1.766, abs=5e-4)
+    centered = reduce(problem, centered=True)
+    assert float(centered.value) == pytest.approx(1.766, abs=5e-4)
     # Sum of the classifier's rows is not zero; and beyond the threshold sigma(q) = 2 mu, sigma(-p) = (K-2) mu.
     assert np.linalg.norm(found.params.W.sum(axis=0)) > 0.1
     mu = float(collapse_strength(problem))
@@ -307,9 +307,9 @@ def test_predictions_for_the_authors_mnist_runs(loss, decay_b, regime, positive,
     """Their code decays a batch *sum* of features: n decay_H becomes decay B/K, B = 128; bias in their sign."""
     found = minimizer(Problem(10, 64, 1, loss, Decay(5e-4, 5e-4 * 12.8, decay_b)))
     assert found.regime == regime
-    centre = found.shift / 10
-    assert found.gap * 0.9 + centre == pytest.approx(positive, abs=6e-4)
-    assert -found.gap / 10 + centre == pytest.approx(negative, abs=6e-4)
+    center = found.shift / 10
+    assert found.gap * 0.9 + center == pytest.approx(positive, abs=6e-4)
+    assert -found.gap / 10 + center == pytest.approx(negative, abs=6e-4)
     assert -found.bias == pytest.approx(bias, abs=6e-5 if bias < 0.01 else 6e-4)
 
 

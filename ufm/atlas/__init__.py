@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from ufm.atlas._core import Evidence, Finding, Quantity, Report, Theorem, Verdict, check, quantity
+from ufm.atlas._core import CERTIFIED, Evidence, Finding, Quantity, Report, Theorem, Verdict, check, quantity
 from ufm.atlas._draw import Family
-from ufm.atlas._phase import DIAGRAMS, Diagram, diagram
+from ufm.atlas._phase import DIAGRAMS, MARGIN, Diagram, Point, diagram
 from ufm.atlas._trials import Trial, Trials, rerun, save_counterexample
 from ufm.atlas._verify import THEOREMS, Case, standard_suite, verify, verify_random
 from ufm.atlas.papers import PAPERS
 
 __all__ = [
+    "CERTIFIED",
     "DIAGRAMS",
+    "MARGIN",
     "PAPERS",
     "THEOREMS",
     "Case",
@@ -18,6 +20,7 @@ __all__ = [
     "Evidence",
     "Family",
     "Finding",
+    "Point",
     "Quantity",
     "Report",
     "Theorem",

@@ -29,7 +29,7 @@ def balanced_factors(problem: Problem, params: Params) -> tuple[np.ndarray, np.n
 
 
 def equivalent_decay_b(problem: Problem) -> float:
-    """Decay of a bias per class with the same symmetric minimiser; inf without a bias."""
+    """Decay of a bias per class with the same symmetric minimizer; inf without a bias."""
     if problem.bias == "none":
         return np.inf
     decay = float(problem.decay.b)
@@ -50,7 +50,7 @@ def lowest(evidence: Evidence, predicted: float) -> Quantity:
 
 
 def symmetric_logits(problem: Problem, evidence: Evidence, predicted: Logits) -> list[Quantity]:
-    """Value, scores and bias of a minimiser whose class logits are (p, q)."""
+    """Value, scores and bias of a minimizer whose class logits are (p, q)."""
     bias = evidence.bias
     positive, negative = predicted.p - predicted.bias, predicted.q - predicted.bias
     size = max(1.0, abs(positive), abs(negative))
@@ -68,17 +68,17 @@ def symmetric_logits(problem: Problem, evidence: Evidence, predicted: Logits) ->
     return quantities
 
 
-def etf_geometry(problem: Problem, evidence: Evidence, *, centred: bool = True) -> list[Quantity]:
-    """Collapse to a simplex ETF; ``centred`` claims too that classifier and means have no common part."""
+def etf_geometry(problem: Problem, evidence: Evidence, *, centered: bool = True) -> list[Quantity]:
+    """Collapse to a simplex ETF; ``centered`` claims too that classifier and means have no common part."""
     names = (
-        ["nc1", "nc2", "nc2_means", "nc3"] if not centred else ["nc1", "nc2_uncentred", "nc2_means_uncentred", "nc3"]
+        ["nc1", "nc2", "nc2_means", "nc3"] if not centered else ["nc1", "nc2_uncentred", "nc2_means_uncentred", "nc3"]
     )
     shape = [quantity(name.upper(), 0.0, float(getattr(evidence.collapse, name)), 1e-6) for name in names]
     return [*shape, nonzero(problem, evidence)]
 
 
 def collapsed_cosines(problem: Problem, evidence: Evidence, predicted: Cosines) -> list[Quantity]:
-    """Value, cosines and bias of a minimiser with class logits (p, q) = gamma cos + b, and its within-class spread."""
+    """Value, cosines and bias of a minimizer with class logits (p, q) = gamma cos + b, and its within-class spread."""
     gamma, scores = float(problem.model.gamma), evidence.scores
     W = np.asarray(evidence.solution.params.W)
     quantities = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ufm._base import nearest, require
+from ufm._base import require, suggestion
+from ufm._parallel import in_parallel
 from ufm.atlas._claims import weight
 from ufm.atlas._core import CERTIFIED, Evidence
 from ufm.atlas.papers.hong2024 import MERGED
 from ufm.losses import BCE, CE, MSE, Custom
 from ufm.problem import Decay, Problem
 from ufm.solvers import answered
-from ufm.sweeps._lane import parts, smallest
+from ufm.sweeps.lane import parts, smallest
 from ufm.theory import Regime
 from ufm.theory.minimizer import symmetric_minimizer
 
@@ -49,9 +49,14 @@ class Point:
     gap: float
 
     @property
+    def ended(self) -> bool:
+        """Whether the solve ended at a solution."""
+        return self.measured != UNCONVERGED
+
+    @property
     def certified(self) -> bool:
         """Whether the solve ended at a solution that is known to be global."""
-        return self.measured != UNCONVERGED and self.gap <= CERTIFIED
+        return self.ended and self.gap <= CERTIFIED
 
     @property
     def wrong(self) -> bool:
@@ -147,9 +152,7 @@ class Diagram:
             return point
 
         # The first one compiles; the rest run that program.
-        first = one(grid[0])
-        with ThreadPoolExecutor(2) as pool:
-            return [first, *pool.map(one, grid[1:])]
+        return [one(grid[0]), *in_parallel(one, grid[1:])]
 
 
 # Balanced problems: zero, etf, mean-shifted over (decay_b, decay_W) --------------------------------
@@ -181,7 +184,7 @@ def _balanced(loss: BCE | MSE, decay_h: float) -> Callable[[float, float], Probl
 def _bias_diagram(name: str, loss: BCE | MSE, decay_w: tuple[float, float], decay_b: tuple[float, float]) -> Diagram:
     return Diagram(
         name,
-        f"{name.upper()}, K = 5, n = 2, $\\lambda_H$ = 0.02: the minimiser's regime",
+        f"{name.upper()}, K = 5, n = 2, $\\lambda_H$ = 0.02: the minimizer's regime",
         "$\\lambda_b$, decay of the bias",
         "$\\lambda_W$, decay of the classifier",
         decay_b,
@@ -261,5 +264,5 @@ def diagram(name: str) -> Diagram:
     [['apart', 'apart', 'apart'], ['apart', 'merged', 'merged'], ['zero', 'zero', 'zero']]
     """
     known = {d.name: d for d in DIAGRAMS}
-    require(name in known, "diagram", name, nearest(name, known))
+    require(name in known, "diagram", name, suggestion(name, known))
     return known[name]

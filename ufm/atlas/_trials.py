@@ -7,7 +7,6 @@ import dataclasses
 import json
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ufm._base import InputError, require
+from ufm._parallel import in_parallel
 from ufm.atlas._core import Evidence, Finding, Theorem, Verdict, check
 from ufm.atlas._draw import Family, draw, structure_of
 from ufm.atlas.hypotheses import anything
@@ -127,7 +127,7 @@ def run_trials(
     """
     require(isinstance(instances, (int, np.integer)) and instances >= 1, "instances", instances, "a whole number >= 1")
     chosen = [t for t in theorems if t.draw is not None]
-    # One task for all the problems that share a compiled program; two at a time use both cores.
+    # One task for all the problems that share a compiled program.
     tasks: dict[Any, list[tuple[int, str, Any]]] = {}
     for i, theorem in enumerate(chosen):
         family = theorem.draw.quick() if quick and isinstance(theorem.draw, Family) else theorem.draw
@@ -151,8 +151,7 @@ def run_trials(
             if progress:
                 progress(done, total)
 
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(work, sorted(tasks.values(), key=len, reverse=True)))
+    in_parallel(work, sorted(tasks.values(), key=len, reverse=True))
     return [
         Trial(
             theorem,

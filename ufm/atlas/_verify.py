@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 
-import ufm
-from ufm._base import nearest, require
+from ufm._base import require, suggestion
+from ufm._parallel import in_parallel
+from ufm._version import __version__
 from ufm.atlas._core import Evidence, Finding, Report, Theorem, Verdict, check
 from ufm.atlas._trials import RETRIES, Trials, run_trials
 from ufm.atlas.papers import PAPERS, binary, li2025, mse, rediscovering, zhou2022, zhu2021
@@ -57,10 +57,10 @@ def standard_suite() -> list[Case]:
     pair = Problem(2, 3, 4, CE(), Decay(0.05, 0.02, 0.1))
     normalized = Problem(4, 6, 3, BCE(), Decay(b=0.5), model=Spheres(4.0))
     return [
-        Case(zhu2021.MINIMISER, ce, holds),
-        Case(zhu2021.MINIMISER, dataclasses.replace(hundred, loss=CE()), holds),
+        Case(zhu2021.MINIMIZER, ce, holds),
+        Case(zhu2021.MINIMIZER, dataclasses.replace(hundred, loss=CE()), holds),
         Case(zhu2021.CERTIFICATE, ce, holds),
-        Case(zhu2021.MINIMISER, with_decay(ce, below), holds, "just below the threshold"),
+        Case(zhu2021.MINIMIZER, with_decay(ce, below), holds, "just below the threshold"),
         Case(zhu2021.THRESHOLD, with_decay(ce, above), holds, "just above the threshold"),
         Case(li2025.THEOREM_1, ce, holds),
         Case(zhou2022.FOCAL, focal, holds),
@@ -90,8 +90,8 @@ def standard_suite() -> list[Case]:
         Case(li2025.CE_BIAS_LAW, dataclasses.replace(small, loss=CE()), holds),
         Case(li2025.BCE_FORGETS, ten, holds),
         Case(binary.EQUIVALENCE, pair, holds),
-        Case(rediscovering.NORMALISED_BCE, normalized, Verdict.REFUTED, "normalised twin of the counterexample"),
-        Case(rediscovering.NORMALISED_BCE_CORRECTED, normalized, holds, "mean-shifted"),
+        Case(rediscovering.NORMALIZED_BCE, normalized, Verdict.REFUTED, "normalized twin of the counterexample"),
+        Case(rediscovering.NORMALIZED_BCE_CORRECTED, normalized, holds, "mean-shifted"),
     ]
 
 
@@ -166,9 +166,9 @@ def verify(
 
 def _chosen(paper: str | None, theorem: str | None) -> dict[str, Theorem]:
     if paper is not None:
-        require(paper in PAPERS, "paper", paper, nearest(paper, PAPERS))
+        require(paper in PAPERS, "paper", paper, suggestion(paper, PAPERS))
     if theorem is not None:
-        require(theorem in THEOREMS, "theorem", theorem, nearest(theorem, THEOREMS))
+        require(theorem in THEOREMS, "theorem", theorem, suggestion(theorem, THEOREMS))
     groups: Iterable[Theorem] = THEOREMS.values() if paper is None else PAPERS[paper]
     return {t.id: t for t in groups if theorem is None or t.id == theorem}
 
@@ -192,8 +192,7 @@ def _run(cases: list[Case], seed: int, starts: int, progress: Callable[[int, int
             if progress:
                 progress(len(findings), len(cases))
 
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(run, groups.values()))
+    in_parallel(run, groups.values())
     return [findings[i] for i in range(len(cases))]
 
 
@@ -204,7 +203,7 @@ def _leaf(x: Any) -> Any:
 def _meta(seed: int, starts: int) -> dict[str, Any]:
     device = jax.devices()[0]
     return {
-        "ufm": ufm.__version__,
+        "ufm": __version__,
         "jax": jax.__version__,
         "device": device.device_kind,
         "float64": True,  # `check` sees to it

@@ -167,7 +167,7 @@ free_classifier = model(Linear)
 any_classifier = free_classifier | model(FixedClassifier)
 """The model of theorems that a given classifier does not touch."""
 on_spheres = model(Spheres)
-"""Normalised features and classifier rows."""
+"""Normalized features and classifier rows."""
 balanced = Hypothesis("balanced", lambda p: p.balanced, _counts)
 imbalanced = Hypothesis("imbalanced", lambda p: not p.balanced, _counts)
 no_bias = Hypothesis("no bias", lambda p: p.bias == "none", _bias)

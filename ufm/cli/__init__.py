@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-import ufm
+from ufm._version import __version__
 from ufm.cli import atlas, landscape, measure, phase, solve, sweep, verify
 
 
@@ -21,7 +21,7 @@ def _version(context: click.Context, parameter: click.Parameter, asked: Any) -> 
 
     devices = jax.devices()
     count = f"{len(devices)} x " if len(devices) > 1 else ""
-    click.echo(f"ufm {ufm.__version__}, JAX {jax.__version__} on {count}{devices[0].device_kind}, ", nl=False)
+    click.echo(f"ufm {__version__}, JAX {jax.__version__} on {count}{devices[0].device_kind}, ", nl=False)
     click.echo(f"Python {platform.python_version()}")
     context.exit()
 

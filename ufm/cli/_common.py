@@ -112,7 +112,7 @@ def use_older_emitters(*flags: str) -> None:
 def use_jax(*, many_programs: bool = False) -> None:
     """First line of every command that computes: float64, and compiled programs kept between runs.
 
-    ``many_programs`` of small problems each cost more to compile than to run: most optimisations are left out.
+    ``many_programs`` of small problems each cost more to compile than to run: most optimizations are left out.
     """
     if many_programs:
         use_older_emitters()
@@ -130,12 +130,12 @@ def check_figure(path: str | Path, field: str = "figure") -> None:
     """Before any work: whether matplotlib will be able to write there."""
     from matplotlib.backend_bases import FigureCanvasBase
 
-    from ufm._base import nearest, require
+    from ufm._base import require, suggestion
 
     place, known = Path(path), FigureCanvasBase.get_supported_filetypes()
     require(place.parent.is_dir(), field, str(path), "in a folder that exists")
     kind = place.suffix.lower().removeprefix(".")
-    require(kind in known, field, str(path), f"a file whose suffix is {nearest(kind, known)}")
+    require(kind in known, field, str(path), f"a file whose suffix is {suggestion(kind, known)}")
 
 
 def problem_from(given: dict[str, Any]) -> Any:
@@ -165,7 +165,7 @@ def problem_from(given: dict[str, Any]) -> Any:
 def _classifier(path: str) -> Any:
     import numpy as np
 
-    from ufm import InputError
+    from ufm._base import InputError
 
     try:
         return np.load(path, allow_pickle=False)
@@ -199,7 +199,7 @@ def solutions(problem: Any, given: dict[str, Any]) -> list[Any]:
 
 
 def _numbers(field: str, text: str, kind: Callable[[str], T], what: str) -> list[T]:
-    from ufm import InputError
+    from ufm._base import InputError
 
     try:
         return [kind(item) for item in text.split(",")]

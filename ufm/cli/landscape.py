@@ -37,7 +37,7 @@ DRAW_LIMIT = 100_000
 def command(as_json: bool, **given: Any) -> None:
     """Exact Hessian spectrum and rates at collapse, the ladder of saddles, and numerical probes of both.
 
-    Where the minimiser has no closed form (imbalanced counts, d < K-1) the problem is solved and the spectrum
+    Where the minimizer has no closed form (imbalanced counts, d < K-1) the problem is solved and the spectrum
     measured there.
     """
     use_jax()
@@ -98,7 +98,7 @@ def landscape_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 def sizes(text: str) -> tuple[int, ...]:
     """Group sizes written ``2+2``."""
-    from ufm import InputError
+    from ufm._base import InputError
 
     try:
         return tuple(int(item) for item in text.split("+"))
@@ -176,7 +176,7 @@ def draw(out: Path, problem: Any, exact: Any, rungs: Any, points: Any, solved: A
         figures["path.png"] = ax
         name, saddle = saddles[-1]
         if landscape.escape_direction(problem, saddle).direction is not None:
-            axes = (f"towards the {end}", "escape direction")
+            axes = (f"toward the {end}", "escape direction")
             slices = landscape.way_down(problem, saddle, bottom)
             figures["plane.png"] = pictures.plane(slices, axes, name, end=end)
     if run is not None:

@@ -41,7 +41,7 @@ def command(paths: tuple[str, ...], compare: bool, figure: str | None, as_json: 
 
 
 def _measured(path: str) -> Any:
-    from ufm.measurement import measure_file
+    from ufm.networks import measure_file
 
     def told(source: Any) -> None:
         click.echo(f"ufm: {path}: {source}", err=True)

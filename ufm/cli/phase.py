@@ -21,15 +21,14 @@ from ufm.cli._common import JSON_OPTION, check_figure, options, print_json, prog
 def command(name: str, points: int, lattice: int, seed: int, out: str | None, as_json: bool) -> int:
     """Draw a phase diagram: predicted regions, solved and certified points on top.
 
-    bce, mse: regimes zero, etf (a centred simplex), mean-shifted (the rows of W share a mean too) and mean only (all
+    bce, mse: regimes zero, etf (a centered simplex), mean-shifted (the rows of W share a mean too) and mean only (all
     rows equal) over (decay_b, decay_W). merging: minority classes of imbalanced
     cross-entropy over (ratio, decay). A certified point farther than a margin of 2 % on the wrong side of a
     predicted line is red; exit status 1 if there is one. A solve that did not converge has no regime: it is hollow, and
     counted.
     """
     use_jax()
-    from ufm.atlas import diagram
-    from ufm.atlas._phase import MARGIN, UNCONVERGED
+    from ufm.atlas import MARGIN, diagram
     from ufm.plotting import phase
 
     chosen = diagram(name)
@@ -40,7 +39,7 @@ def command(name: str, points: int, lattice: int, seed: int, out: str | None, as
     phase(chosen, found, lattice).savefig(path)
     wrong = [p for p in found if p.wrong]
     certified = [p for p in found if p.certified]
-    unconverged = sum(p.measured == UNCONVERGED for p in found)
+    unconverged = sum(not p.ended for p in found)
     counts = {r: sum(p.measured == r for p in certified) for r in chosen.regimes}
     worst = max((p.gap for p in certified), default=None)
     if as_json:

@@ -22,17 +22,17 @@ from ufm.cli._common import (
 
 METRICS = {
     "nc1": "NC1",
-    "nc2": "NC2, rows of W centred",
+    "nc2": "NC2, rows of W centered",
     "nc2_uncentred": "NC2, rows as they are",
     "nc3": "NC3",
     "nc4": "NC4",
 }
-"""Where the minimiser is mean-shifted the rows of W share a mean, and only the centred ones form a simplex ETF."""
+"""Where the minimizer is mean-shifted the rows of W share a mean, and only the centered ones form a simplex ETF."""
 ELIMINATE = click.option(
     "--eliminate/--no-eliminate",
     default=True,
     show_default=True,
-    help="minimise over the features exactly, where the loss is convex; without, every feature is free at every step",
+    help="minimize over the features exactly, where the loss is convex; without, every feature is free at every step",
 )
 
 SADDLES = click.option(

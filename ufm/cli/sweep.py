@@ -127,12 +127,12 @@ def _use_cores(devices: int | None) -> None:
     import jax
 
     from ufm._base import require
+    from ufm._parallel import cores
 
     require(devices is None or devices >= 1, "devices", devices, "a whole number >= 1")
     if devices is None and "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # macOS has no such
-    jax.config.update("jax_num_cpu_devices", devices or cores or 1)
+    jax.config.update("jax_num_cpu_devices", devices or cores())
 
 
 @contextlib.contextmanager
@@ -143,7 +143,7 @@ def _joined() -> Iterator[None]:
     """
     import jax
 
-    from ufm import InputError
+    from ufm._base import InputError
 
     count, index = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
     sys.stdout.flush()
@@ -190,7 +190,7 @@ def _interruptible(out: str) -> Iterator[Any]:
 
 def _bytes(text: str) -> float:
     """Read ``2GB``, ``500M`` or a plain number of bytes."""
-    from ufm import InputError
+    from ufm._base import InputError
 
     match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmgt]?)i?b?\s*", text.lower())
     try:

@@ -7,7 +7,6 @@ from ufm.landscape.derivatives import DerivativeCheck, check_derivatives
 from ufm.landscape.descent import Descent, saddle_to_saddle
 from ufm.landscape.eigen import Density, Eigenpairs, extreme_eigenpairs, spectral_density
 from ufm.landscape.finder import all_rungs, find_critical_points, minima_not_global
-from ufm.landscape.focal import convex_probability
 from ufm.landscape.hvp import Hessian, Operator, hvp
 from ufm.landscape.known import what_is_known
 from ufm.landscape.rates import best_rates, compare, gradient_norms, measured_rate, rate
@@ -25,7 +24,6 @@ __all__ = [
     "best_rates",
     "check_derivatives",
     "compare",
-    "convex_probability",
     "escape_direction",
     "examine",
     "extreme_eigenpairs",

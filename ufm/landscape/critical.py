@@ -15,7 +15,7 @@ from ufm._base import cast, float64_scope, require, widened
 from ufm.landscape.eigen import extreme_eigenpairs
 from ufm.landscape.hvp import DENSE_LIMIT, Hessian, hvp
 from ufm.problem import Params, Problem
-from ufm.solvers._core import least_tolerance
+from ufm.solvers import least_tolerance
 from ufm.theory import certify
 
 

@@ -1,7 +1,7 @@
 """Saddle to saddle: what gradient descent visits on its way from the origin to collapse.
 
 At the origin of a balanced problem the gradient with respect to Z has K - 1 *equal* singular values, so all
-directions of collapse grow at one rate and a generic small start leaves for the minimiser at once, past the
+directions of collapse grow at one rate and a generic small start leaves for the minimizer at once, past the
 rungs of the ladder. A rung is visited only when the start prefers its grouping: the gap between the sizes of
 the coarse and the fine components, kept by the common growth rate, is how long the plateau lasts.
 """
@@ -19,7 +19,7 @@ import optax
 from jax import Array
 
 from ufm import theory
-from ufm._base import matmul, require
+from ufm._base import as_key, matmul, require
 from ufm.landscape.critical import groups_of
 from ufm.problem import Params, Problem
 from ufm.solvers import Gradient, solve
@@ -27,7 +27,7 @@ from ufm.solvers import Gradient, solve
 
 @dataclass(frozen=True)
 class Descent:
-    """A run of gradient descent, each moment labelled by the rung of the ladder that it is near.
+    """A run of gradient descent, each moment labeled by the rung of the ladder that it is near.
 
     Attributes:
         times: steps times the step size, the time of the gradient flow (T,).
@@ -96,9 +96,8 @@ def nested_start(
     It sums a random point whose rows and features agree inside the groups of the first grouping, one of
     ``separation`` times the size for the next, and last a random point without any symmetry.
     """
-    key = jax.random.key(key) if isinstance(key, (int, np.integer)) else key
     total = None
-    for level, key_here in enumerate(jax.random.split(key, len(through) + 1)):
+    for level, key_here in enumerate(jax.random.split(as_key(key), len(through) + 1)):
         part = problem.init(key_here, scale * separation**level, dtype=dtype)
         if level < len(through):
             # Every class, and every one of its samples, takes the values of the first class of its group.
@@ -117,6 +116,7 @@ def saddle_to_saddle(
     scale: float = 1e-3,
     through: Sequence[tuple[int, ...]] = (),
     *,
+    seed: int | None = None,
     separation: float = 1e-4,
     time: float | None = None,
     points: int = 400,
@@ -126,10 +126,11 @@ def saddle_to_saddle(
 
     Args:
         problem: balanced, free classifier.
-        key: seed or key of the start.
+        key: seed or JAX key of the start.
+        seed: another name for a ``key`` that is a number.
         scale: of the start, `Problem.init`.
         through: groupings that the start prefers, coarse to fine, each sizes in class order that sum to K, such
-            as ``[(2, 2)]``. Empty is the generic start, which goes to the minimiser at once (see the module).
+            as ``[(2, 2)]``. Empty is the generic start, which goes to the minimizer at once (see the module).
         separation: how much smaller the components are that break each grouping.
         time: of the gradient flow; by default enough for every stage to grow and settle.
         points: moments recorded, at most.
@@ -163,7 +164,7 @@ def saddle_to_saddle(
     every = max(int(np.ceil(time / lr / points)), 1)
     with jax.enable_x64(True):
         solver = Gradient(optax.sgd(lr), tol=0.0, max_steps=points * every, record_every=every, record=class_scores)
-        start = nested_start(problem, key, scale, through, separation)
+        start = nested_start(problem, as_key(key, seed), scale, through, separation)
         if start.b is not None:  # the bias of the top rung: its own relaxation is no part of the way
             start = Params(start.W, start.H, jnp.full_like(start.b, rungs[0].bias[0]))
         record = {k: np.asarray(v) for k, v in solve(problem, 0, solver, start).trajectory.items()}

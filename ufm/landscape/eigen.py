@@ -1,9 +1,9 @@
 """Extreme eigenpairs and spectral density of operators with few distinct eigenvalues and large kernels.
 
 Lanczos recurrences break down on such spectra: the Krylov space is exhausted after a few steps and what
-follows is rounding. Here the basis is orthogonalised twice, every Ritz value comes from the projected
+follows is rounding. Here the basis is orthogonalized twice, every Ritz value comes from the projected
 matrix ``V A V'`` itself and not from recurrence coefficients, a residual that is rounding is never
-normalised into the basis, and copies of a repeated eigenvalue are found by deflation: converged vectors
+normalized into the basis, and copies of a repeated eigenvalue are found by deflation: converged vectors
 are locked and a fresh random block is started orthogonal to them (Parlett 1998, ch. 6, 13; expansion by
 residuals as in Davidson's method). Ritz values then lie inside the spectrum up to rounding, so there is no
 false negative curvature.
@@ -49,7 +49,7 @@ class Eigenpairs:
         return int(np.sum(self.values + self.residuals < -floor))
 
 
-def orthogonalise(block: np.ndarray, *bases: np.ndarray) -> np.ndarray:
+def orthogonalize(block: np.ndarray, *bases: np.ndarray) -> np.ndarray:
     """Rows of ``block`` made orthogonal to the orthonormal rows of ``bases``, twice."""
     for _ in range(2):
         for basis in bases:
@@ -60,7 +60,7 @@ def orthogonalise(block: np.ndarray, *bases: np.ndarray) -> np.ndarray:
 
 def _orthonormal(block: np.ndarray, floor: float, *bases: np.ndarray) -> np.ndarray:
     """Orthonormal rows for what ``block`` adds to ``bases``; directions shorter than ``floor`` are dropped."""
-    block = orthogonalise(block, *bases)
+    block = orthogonalize(block, *bases)
     gram = block @ block.T
     sizes, mix = np.linalg.eigh(gram)
     keep = sizes > floor**2
@@ -71,7 +71,7 @@ def _orthonormal(block: np.ndarray, floor: float, *bases: np.ndarray) -> np.ndar
     order = np.flatnonzero(keep)[::-1]
     block = (mix[:, order].T @ block) / np.sqrt(sizes[order])[:, None]
     # Squaring in the Gram matrix costs half the digits: a second pass restores them.
-    block = orthogonalise(block, *bases)
+    block = orthogonalize(block, *bases)
     q, r = np.linalg.qr(block.T)
     return np.ascontiguousarray(q.T[np.abs(np.diag(r)) > 0.1])
 
@@ -149,7 +149,7 @@ def extreme_eigenpairs(
         vectors, images = mix.T[:want] @ V, mix.T[:want] @ AV
         defects = images - values[:want, None] * vectors
         # Against locked vectors the defect is their own error, not this block's.
-        defects = orthogonalise(defects, locked)
+        defects = orthogonalize(defects, locked)
         residuals = np.linalg.norm(defects, axis=1)
         good = residuals <= tol * max(scale, 1e-300)
         exhausted = not len(new) and not good.all()
@@ -236,7 +236,7 @@ class Density:
 
 
 def spectral_density(operator: Operator, probes: int = 8, steps: int = 40, seed: int = 0) -> Density:
-    """Stochastic Lanczos quadrature (Ubaru, Chen & Saad 2017), orthogonalised twice and stopped at breakdown.
+    """Stochastic Lanczos quadrature (Ubaru, Chen & Saad 2017), orthogonalized twice and stopped at breakdown.
 
     Args:
         operator: symmetric, of up to millions of rows: memory is ``steps`` vectors.
@@ -263,7 +263,7 @@ def spectral_density(operator: Operator, probes: int = 8, steps: int = 40, seed:
             V[j] = v
             w = operator.rows(v[None, :])[0]
             T[j, j] = w @ v
-            w = orthogonalise(w[None, :], V[: j + 1])[0]
+            w = orthogonalize(w[None, :], V[: j + 1])[0]
             beta = float(np.linalg.norm(w))
             scale = np.max(np.abs(T)) if j else abs(T[0, 0]) + beta
             if beta <= np.sqrt(n) * 8 * np.finfo(dtype).eps * scale or j + 1 == steps:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -15,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 
 from ufm import theory
 from ufm._base import cast, float64_scope, matmul, require, widened
+from ufm._parallel import BATCHED_EIGH
 from ufm.landscape.critical import CriticalPoint, examine
 from ufm.landscape.hvp import Hessian
 from ufm.problem import Params, Problem
@@ -55,8 +55,6 @@ def _refine(problem: Problem, start: Params, descend: Array, steps: int) -> tupl
 
 LIMIT = 600
 """Variables of a search: each of its steps solves a dense eigenproblem of that size."""
-SEARCH = threading.Lock()
-"""XLA's thread pool on CPU deadlocks when two threads run batched eigendecompositions at once (jax 0.10)."""
 _refine_all = jax.jit(jax.vmap(_refine, (None, 0, 0, None)), static_argnums=3)
 
 
@@ -144,7 +142,7 @@ def _search(
     size = Hessian(problem, points[0]).size
     require(size <= limit, "size", size, f"at most {limit}; use ufm.solve for minima, or raise limit")
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *points)
-    with SEARCH:
+    with BATCHED_EIGH:
         ends, norms = jax.block_until_ready(
             _refine_all(problem.astype(points[0].H.dtype), stacked, jnp.asarray(descend, jnp.int32), steps)
         )
@@ -204,7 +202,7 @@ def partitions(total: int, most: int | None = None) -> list[tuple[int, ...]]:
 def all_rungs(problem: Problem) -> list[theory.Rung]:
     """`theory.ladder` and the unequal groupings of `theory.merged`: one rung for each partition of K.
 
-    Descending in value, from the origin (one group) to the minimiser (K groups); equal groups that do not fit
+    Descending in value, from the origin (one group) to the minimizer (K groups); equal groups that do not fit
     the dimension are left out.
 
     Raises:

@@ -12,7 +12,7 @@ def what_is_known(problem: Problem) -> list[str]:
 
     >>> import ufm
     >>> what_is_known(ufm.Problem(4, 2, loss=ufm.losses.CE()))[0]
-    'd = 2 < K-1 = 3: no closed form for the minimiser; the certified bound ignores the dimension and is not tight.'
+    'd = 2 < K-1 = 3: no closed form for the minimizer; the certified bound ignores the dimension and is not tight.'
     """
     K, d = problem.classes, problem.dim
     convex = problem.loss.convex
@@ -37,7 +37,7 @@ def what_is_known(problem: Problem) -> list[str]:
         )
     else:
         said.append(
-            f"d = {d} < K-1 = {K - 1}: no closed form for the minimiser; the certified bound ignores the dimension and "
+            f"d = {d} < K-1 = {K - 1}: no closed form for the minimizer; the certified bound ignores the dimension and "
             "is not tight."
         )
         said.append(

@@ -1,6 +1,6 @@
 """Local convergence rates at collapse, from the exact spectrum, and which loss converges faster.
 
-Near a minimiser whose kernel is its orbit (Morse-Bott) an iteration contracts every Hessian eigenvalue
+Near a minimizer whose kernel is its orbit (Morse-Bott) an iteration contracts every Hessian eigenvalue
 mu > 0 on its own, so a method's asymptotic rate is the largest spectral radius over the exact spectrum.
 Quadratic theory: Polyak 1964; Lessard, Recht & Packard 2016, Prop. 1 and Table 1.
 """
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ufm._base import nearest, require
+from ufm._base import require, suggestion
 from ufm.losses import BCE, CE, Loss
 from ufm.problem import Params, Problem
 from ufm.theory.eigenvalues import Spectrum
@@ -48,7 +48,7 @@ def contraction(method: str, eigenvalues: Any, lr: float, momentum: float = 0.0)
     Heavy ball ``x+ = x - lr g(x) + momentum (x - x-)`` has the roots of ``z^2 - (1 + m - lr mu) z + m``;
     Nesterov, with the gradient at ``x + m (x - x-)``, those of ``z^2 - (1 + m)(1 - lr mu) z + m (1 - lr mu)``.
     """
-    require(method in METHODS, "method", method, nearest(method, METHODS))
+    require(method in METHODS, "method", method, suggestion(method, METHODS))
     mu = np.asarray(eigenvalues, float)
     if method == "gradient":
         return np.abs(1.0 - lr * mu)
@@ -64,7 +64,7 @@ def rate(spectrum: Spectrum, method: str, lr: float, momentum: float = 0.0) -> R
     """Exact asymptotic rate with given hyper-parameters, off the kernel: the largest `contraction`.
 
     Args:
-        spectrum: exact Hessian spectrum at a minimiser, with at least one positive eigenvalue.
+        spectrum: exact Hessian spectrum at a minimizer, with at least one positive eigenvalue.
         method: ``"gradient"``, ``"heavy ball"`` or ``"nesterov"``.
         lr: step size.
         momentum: 0 for plain gradient descent, which ignores it.
@@ -93,7 +93,7 @@ def best_rates(spectrum: Spectrum) -> dict[str, Rate]:
     >>> {name: round(float(r.iterations), 1) for name, r in best_rates(ufm.theory.hessian_spectrum(problem)).items()}
     {'gradient': 7.9, 'heavy ball': 1.9, 'nesterov': 2.9}
     """
-    require(spectrum.index == 0, "spectrum.index", spectrum.index, "0: rates are those of a minimiser")
+    require(spectrum.index == 0, "spectrum.index", spectrum.index, "0: rates are those of a minimizer")
     L, m = spectrum.largest, spectrum.smallest_positive
     root, kappa = np.sqrt(L / m), L / m
     stretched = np.sqrt(3.0 * kappa + 1.0)
@@ -127,7 +127,7 @@ def gradient_norms(problem: Problem, start: Params, rate: Rate, steps: int) -> n
     Plain norms over (W, H, b), the first at ``start`` itself.
 
     Args:
-        problem: whose objective is minimised.
+        problem: whose objective is minimized.
         start: the point to start from; its dtype is that of the run.
         rate: a `Rate`: the method with its step size and momentum.
         steps: how many.
@@ -193,7 +193,7 @@ class LocalSpeed:
 
     Attributes:
         loss: its name with hyper-parameters.
-        regime: of the minimiser.
+        regime: of the minimizer.
         spectrum: exact Hessian spectrum.
         condition: its condition number off the kernel.
         limiting: block of the slowest mode.
@@ -213,7 +213,7 @@ class LocalSpeed:
 
 
 def local_speed(problem: Problem) -> LocalSpeed:
-    """Condition number, limiting mode and the slowest mode of each kind at the minimiser of ``problem``."""
+    """Condition number, limiting mode and the slowest mode of each kind at the minimizer of ``problem``."""
     spectrum = hessian_spectrum(problem)
     with jax.enable_x64(True):
         point = symmetric_minimizer(problem).reduction

@@ -85,7 +85,7 @@ def path(problem: Problem, start: Params, end: Params, points: int = 101) -> tup
     >>> import ufm
     >>> problem = ufm.Problem(3, 5, 2, loss=ufm.losses.CE(), decay=ufm.Decay(0.01, 0.01, 0.01))
     >>> ends = (ufm.theory.minimizer(problem, jax.random.key(seed)).params for seed in range(2))
-    >>> fractions, values = ufm.landscape.path(problem, *ends, points=3)   # minimisers differ by a rotation alone
+    >>> fractions, values = ufm.landscape.path(problem, *ends, points=3)   # minimizers differ by a rotation alone
     >>> fractions.tolist(), values.round(4).tolist()
     ([0.0, 0.5, 1.0], [0.1483, 0.1483, 0.1483])
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ufm._base import read_call
-from ufm.losses._base import Loss
+from ufm.losses._base import Loss, complement_log, true_class, xlogx
 from ufm.losses.binary import BCE
 from ufm.losses.logistic import Logistic
 from ufm.losses.naive import Naive
@@ -11,7 +11,22 @@ from ufm.losses.softmax import CE, Focal, LabelSmoothing
 from ufm.losses.squared import MSE
 from ufm.losses.user import Custom, custom
 
-__all__ = ["BCE", "CE", "MSE", "Custom", "Focal", "LabelSmoothing", "Logistic", "Loss", "Naive", "custom", "parse"]
+__all__ = [
+    "BCE",
+    "CE",
+    "MSE",
+    "Custom",
+    "Focal",
+    "LabelSmoothing",
+    "Logistic",
+    "Loss",
+    "Naive",
+    "complement_log",
+    "custom",
+    "parse",
+    "true_class",
+    "xlogx",
+]
 
 NAMED: dict[str, type[Loss]] = {loss.name: loss for loss in (CE, BCE, Focal, LabelSmoothing, MSE, Logistic)}
 """The losses that a command line or a spec can name."""

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from scipy.optimize import brentq
 
 from ufm._base import pytree, require_range
 from ufm.losses._base import Loss, complement_log, on_domain, softplus, true_class, xlogx
@@ -129,6 +130,27 @@ class Focal(Loss):
     def __post_init__(self) -> None:
         require_range("gamma", self.gamma, "a finite number >= 0", lambda g: (g >= 0) & (g < np.inf))
 
+    @property
+    def convex_probability(self) -> float:
+        """Least true-class probability from which the loss's Hessian is positive semidefinite; free of K.
+
+        The loss is ``F(y)`` of the log-odds y against the true class. Its Hessian ``F'' grad y grad y' + F' Hess y``,
+        with ``F' > 0`` and ``Hess y`` a covariance that vanishes where the other logits move together, is positive
+        semidefinite iff ``F''(y) >= 0``, that is ``p_k >= convex_probability``. Along the gap of K classes:
+        ``a >= log(K - 1) + logit(p)``.
+
+        >>> Focal(0.0).convex_probability, round(Focal(2.0).convex_probability, 4)
+        (0.0, 0.0578)
+        """
+        gamma = float(self.gamma)
+
+        def curvature(p: float) -> float:
+            """``F''/(p (1-p)^(g+1))`` with ``F' = (1-p)^g [(1-p) - g p log p]``, ``dp/dy = -p (1-p)``."""
+            slope = 1.0 - p - gamma * p * np.log(p)
+            return float(gamma * slope / (1.0 - p) + 1.0 + gamma * (np.log(p) + 1.0))
+
+        return float(brentq(curvature, 1e-300, 0.999, xtol=1e-15)) if gamma > 0 else 0.0
+
     def of_log_odds(self, y: Array) -> Array:
         """``F(y) = sigmoid(y)^gamma softplus(y)``."""
         return jnp.exp(-self.gamma * softplus(-y)) * softplus(y)
@@ -155,7 +177,7 @@ class Focal(Loss):
 
     def _envelope_conjugate(self, a: Array) -> tuple[Array, Array]:
         # F' rises from 0 through its first crossing of a <= 1 and never returns below 1 after it has
-        # passed 1, so bisection on the sign of F' - a finds the only maximiser of a y - F(y).
+        # passed 1, so bisection on the sign of F' - a finds the only maximizer of a y - F(y).
         slope = jax.grad(self.of_log_odds)
         y = increasing_root(lambda y: slope(y) - a, jnp.full_like(a, -800.0), jnp.full_like(a, 800.0), halvings=64)
         return a * y - self.of_log_odds(y), y

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ufm.metrics import cosines, uniform
 from ufm.metrics.collapse import Collapse, class_means, collapse, scores
 
-__all__ = ["Collapse", "class_means", "collapse", "cosines", "scores", "uniform"]
+__all__ = ["Collapse", "class_means", "collapse", "scores"]

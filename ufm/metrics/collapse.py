@@ -95,19 +95,19 @@ def collapse(W: Array, H: Array, labels: Array, b: Array | None = None) -> Colla
         logits, size = logits + jnp.broadcast_to(b, (W.shape[0],))[:, None], size + jnp.max(jnp.abs(b))
     decided = tied(logits, eps * size)
     # All but the logits is a matter of differences, which a common offset of the features must not drown.
-    centre, largest = jnp.mean(H, axis=1), jnp.max(row_norms(H.T))
-    H = H - centre[:, None]
+    center, largest = jnp.mean(H, axis=1), jnp.max(row_norms(H.T))
+    H = H - center[:, None]
     means = class_means(H, labels, W.shape[0])
     # What rounding of the mean has left, of many samples in float32.
     shares = jax.ops.segment_sum(jnp.ones(H.shape[1], H.dtype), labels, W.shape[0]) / H.shape[1]
     rest = matmul(means, shares)
-    centred, centre = means - rest[:, None], centre + rest
+    centered, center = means - rest[:, None], center + rest
     closeness = matmul(means.T, H) - 0.5 * jnp.sum(means**2, axis=0)[:, None]
     near = tied(closeness, closeness_rounding(row_norms(H.T), jnp.max(row_norms(means.T)), largest, eps))
     return Collapse(
-        nc1=_within_over_between(H - means[:, labels], centred.T, largest),
+        nc1=_within_over_between(H - means[:, labels], centered.T, largest),
         nc4=jnp.mean(1.0 - agreement(decided, near)).astype(W.dtype),
-        **configuration(W, centred.T, centre),
+        **configuration(W, centered.T, center),
     )
 
 
@@ -151,17 +151,17 @@ def agreement(first: Any, second: Any) -> Any:
     return both / (one * other)
 
 
-def between_inverse(centred: Any, largest: Any) -> tuple[Any, Any]:
+def between_inverse(centered: Any, largest: Any) -> tuple[Any, Any]:
     """``A`` with ``|A x|^2 = x' S_B^+ x / K``, and below what a singular value or deviation is rounding.
 
     ``S_B = C'C/K`` with the centered means C (K, d), of rank K-1 at most; its pseudo-inverse drops singular values
     below the rounding of the means, which ``largest``, the norm of the largest feature, may dwarf.
     """
-    xp, (K, d) = room(centred), centred.shape
+    xp, (K, d) = room(centered), centered.shape
     # The squares of the singular values would lose half of the digits; those of a triangular factor do not.
-    narrow = np.linalg.qr(centred, mode="r") if xp is np and d < K else centred
+    narrow = np.linalg.qr(centered, mode="r") if xp is np and d < K else centered
     _, sizes, right = xp.linalg.svd(narrow, full_matrices=False)
-    least = max(K, d) * float(np.finfo(np.dtype(centred.dtype)).eps) * xp.maximum(xp.linalg.norm(centred), largest)
+    least = max(K, d) * float(np.finfo(np.dtype(centered.dtype)).eps) * xp.maximum(xp.linalg.norm(centered), largest)
     # The weighted sum of the means is zero.
     kept = (sizes > least) & (xp.arange(sizes.size, dtype=np.int32) < K - 1)
     return xp.where(kept, 1.0 / xp.where(kept, sizes, 1.0), 0.0)[:, None] * right, least
@@ -180,9 +180,9 @@ def ratio_of_variances(value: Any, inverse: Any, furthest: Any, least: Any) -> A
     return xp.where(xp.any(inverse != 0), value, xp.where(furthest > least, np.inf, np.nan))
 
 
-def _within_over_between(deviations: Array, centred: Array, largest: Array) -> Array:
+def _within_over_between(deviations: Array, centered: Array, largest: Array) -> Array:
     """NC1, ``tr(S_W S_B^+)/K``, as a sum of squares (never negative); deviations (d, N), centered means (K, d)."""
-    inverse, least = between_inverse(centred, largest)
+    inverse, least = between_inverse(centered, largest)
     # tr(S_W S_B^+)/K = (1/N) sum_i dev_i' (K C^+' C^+) dev_i / K: the two K cancel.
     value = jnp.sum(matmul(inverse, deviations) ** 2) / deviations.shape[1]
     return ratio_of_variances(value, inverse, jnp.max(row_norms(deviations.T)), least)

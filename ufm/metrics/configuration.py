@@ -17,28 +17,28 @@ BLOCK = 2**23
 """Entries of a block of cosines (64 MiB in float64)."""
 
 
-def configuration(W: Any, centred: Any, centre: Any, pairs: Any = None) -> dict[str, Any]:
+def configuration(W: Any, centered: Any, center: Any, pairs: Any = None) -> dict[str, Any]:
     """The metrics of `Collapse` that need no samples, of JAX arrays or, without compiling, of NumPy arrays.
 
     Args:
         W: classifier (K, d).
-        centred: class means minus the global mean (K, d); computed in its dtype.
-        centre: global mean (d,).
+        centered: class means minus the global mean (K, d); computed in its dtype.
+        center: global mean (d,).
         pairs: dtype of the K^2 cosines, if another.
     """
-    (W,), (centred, centre) = _scaled(W.astype(centred.dtype)), _scaled(centred, centre)
-    equinorm, equinorm_means = _norm_variation(W), _norm_variation(centred)
-    equiangular_means, maximal_angle_means = _angles(centred, pairs)
-    row, offset = W.mean(axis=0), centred.mean(axis=0)
-    W, centred = W - row[None, :], centred - offset[None, :]
+    (W,), (centered, center) = _scaled(W.astype(centered.dtype)), _scaled(centered, center)
+    equinorm, equinorm_means = _norm_variation(W), _norm_variation(centered)
+    equiangular_means, maximal_angle_means = _angles(centered, pairs)
+    row, offset = W.mean(axis=0), centered.mean(axis=0)
+    W, centered = W - row[None, :], centered - offset[None, :]
     equiangular, maximal_angle = _angles(W, pairs)
-    classifier, features = _gram(W), _gram(centred)
+    classifier, features = _gram(W), _gram(centered)
     return {
         "nc2": _to_etf(W, classifier, 0.0 * row),
         "nc2_uncentred": _to_etf(W, classifier, row),
-        "nc2_means": _to_etf(centred, features, offset),
-        "nc2_means_uncentred": _to_etf(centred, features, offset + centre),
-        "nc3": _to_duality((W, classifier, row), (centred, features, offset)),
+        "nc2_means": _to_etf(centered, features, offset),
+        "nc2_means_uncentred": _to_etf(centered, features, offset + center),
+        "nc3": _to_duality((W, classifier, row), (centered, features, offset)),
         "equinorm_classifier": equinorm,
         "equinorm_means": equinorm_means,
         "equiangular_classifier": equiangular,

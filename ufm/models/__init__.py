@@ -7,7 +7,7 @@ import dataclasses
 from ufm._base import pytree, read_call, require
 from ufm.models._base import Coordinates, Model, NoBound
 from ufm.models._params import Params
-from ufm.models._scaled import Scaled
+from ufm.models._scaled import Scaled, half_square
 from ufm.models.fixed import FixedClassifier
 from ufm.models.linear import Linear
 from ufm.models.spheres import Spheres
@@ -21,6 +21,7 @@ __all__ = [
     "Params",
     "Scaled",
     "Spheres",
+    "half_square",
     "parse",
     "pytree",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,12 +12,13 @@ from matplotlib.colors import BoundaryNorm
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from ufm.landscape.critical import CriticalPoint
-from ufm.landscape.derivatives import DerivativeCheck
-from ufm.landscape.descent import Descent
-from ufm.landscape.eigen import Density
-from ufm.landscape.slices import Slice
-from ufm.theory import Rung, Spectrum
+if TYPE_CHECKING:
+    from ufm.landscape.critical import CriticalPoint
+    from ufm.landscape.derivatives import DerivativeCheck
+    from ufm.landscape.descent import Descent
+    from ufm.landscape.eigen import Density
+    from ufm.landscape.slices import Slice
+    from ufm.theory import Rung, Spectrum
 
 BLUE, ORANGE, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"  # Okabe & Ito 2008
 
@@ -31,7 +32,7 @@ def spectrum(exact: Spectrum, density: Density | None = None, ax: Any = None) ->
     ax = _axes(ax)
     merged = exact.distinct(1e-9)
     if density is not None:
-        # Each distinct eigenvalue owns the cell halfway to its neighbours: counts compare like with like.
+        # Each distinct eigenvalue owns the cell halfway to its neighbors: counts compare like with like.
         values = np.array([v for v, _ in merged])
         edges = np.concatenate([[-np.inf], 0.5 * (values[1:] + values[:-1]), [np.inf]])
         counts = [density.count(a, b) for a, b in itertools.pairwise(edges)]
@@ -104,8 +105,8 @@ def path(fractions: np.ndarray, values: np.ndarray, ax: Any = None, label: str |
     """The objective along a straight path."""
     ax = _axes(ax)
     styles = itertools.cycle(itertools.product(("-", "--", ":"), (BLUE, ORANGE, GREEN)))
-    style, colour = next(itertools.islice(styles, len(ax.lines), None))
-    ax.plot(fractions, values, style, color=colour, label=label)
+    style, color = next(itertools.islice(styles, len(ax.lines), None))
+    ax.plot(fractions, values, style, color=color, label=label)
     ax.set(xlabel="fraction of the way $s$", ylabel="objective $f$")
     if label is not None:
         ax.legend()
@@ -135,9 +136,9 @@ def descent(run: Descent, ax: Any = None, label: str | None = None, color: str =
 def derivatives(check: DerivativeCheck, ax: Any = None) -> Any:
     """Taylor remainders against the step, with the slopes they should have."""
     ax = _axes(ax)
-    for rows, order, colour in ((check.first, 2, BLUE), (check.second, 3, ORANGE)):
+    for rows, order, color in ((check.first, 2, BLUE), (check.second, 3, ORANGE)):
         middle = np.median(rows, axis=0)
-        ax.loglog(check.steps, np.maximum(middle, 1e-18), "o", ms=3, color=colour, label=f"order {order - 1} remainder")
+        ax.loglog(check.steps, np.maximum(middle, 1e-18), "o", ms=3, color=color, label=f"order {order - 1} remainder")
         ax.loglog(check.steps, middle[0] * check.steps**order, "--", color=BLACK, lw=1)
     ax.set(xlabel="step $t$", ylabel="Taylor remainder", ylim=(1e-18, None))
     ax.set_title(check.verdict.replace(": ", ":\n"), fontsize=9)

@@ -9,10 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ufm.plotting.style import BIAS, GREY, NEGATIVE, POSITIVE, style
+from ufm.plotting.style import BIAS, GRAY, NEGATIVE, POSITIVE, style
 
 if TYPE_CHECKING:
-    from ufm.measurement import Measurement
+    from ufm.networks import Measurement
 
 DRAWN_BINS = 128
 FILLED = 0.69
@@ -21,7 +21,7 @@ LEGEND: Any = {"fontsize": "small", "loc": "upper left", "frameon": False, "colu
 
 
 def sheet(networks: Mapping[str, Measurement]) -> Figure:
-    """One row per network; the two histograms are each normalised, as in the papers' figures.
+    """One row per network; the two histograms are each normalized, as in the papers' figures.
 
     Args:
         networks: measurements (`ufm.measure`) by the name that the row is to have.
@@ -53,12 +53,12 @@ def score_histograms(axes: Axes, network: Measurement) -> None:
     """Positive and negative scores, with minus the learned bias (the threshold it implies) and t*."""
     histograms = network.histograms
     edges = histograms.edges[:: (len(histograms.edges) - 1) // DRAWN_BINS]
-    for counts, colour, label in (
+    for counts, color, label in (
         (histograms.negative, NEGATIVE, "negative scores"),
         (histograms.positive, POSITIVE, "positive scores"),
     ):
         coarse = counts.reshape(DRAWN_BINS, -1).sum(axis=1)
-        axes.stairs(coarse / (coarse.sum() * np.diff(edges)), edges, fill=True, alpha=0.55, color=colour, label=label)
+        axes.stairs(coarse / (coarse.sum() * np.diff(edges)), edges, fill=True, alpha=0.55, color=color, label=label)
     if network.bias is not None:
         learned = -network.bias
         axes.axvline(float(learned.mean()), ymax=FILLED, color=BIAS, linewidth=2, label="minus bias (mean, range)")
@@ -80,7 +80,7 @@ def collapse_bars(axes: Axes, network: Measurement) -> None:
     axes.set_yscale("log")
     axes.set_ylim(floor, 10.0 * max(shown, default=1.0))
     heights = [max(v, floor) if np.isfinite(v) else floor for v in values]
-    bars = axes.bar([name.upper().replace("_", "\n") for name in names], heights, color=GREY)
+    bars = axes.bar([name.upper().replace("_", "\n") for name in names], heights, color=GRAY)
     words = [f"{v:.2g}" if np.isfinite(v) else "infinite" if v > 0 else "undefined" for v in values]
     axes.bar_label(bars, words, padding=2, fontsize="small")
     axes.set_title("collapse (0 = simplex ETF)")

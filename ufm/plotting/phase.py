@@ -11,13 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from ufm._base import require
-from ufm.atlas._phase import UNCONVERGED
-from ufm.plotting.style import BLUE, GREEN, GREY, ORANGE, style
+from ufm.plotting.style import BLUE, GRAY, GREEN, ORANGE, style
 
 if TYPE_CHECKING:
-    from ufm.atlas._phase import Diagram, Point
+    from ufm.atlas import Diagram, Point
 
-COLOURS = (GREY, BLUE, ORANGE, GREEN)
+COLORS = (GRAY, BLUE, ORANGE, GREEN)
 RED = "#E00000"
 
 
@@ -46,29 +45,29 @@ def phase(diagram: Diagram, points: Sequence[Point], lattice: int = 160) -> Figu
     require(isinstance(lattice, int) and lattice >= 2, "lattice", lattice, "a whole number >= 2")
     regimes, regions = diagram.regimes, diagram.lattice(lattice)
     x, y = diagram.axes(lattice)
-    colours = dict(zip(regimes, COLOURS, strict=False))
+    colors = dict(zip(regimes, COLORS, strict=False))
     with style():
         figure, axes = plt.subplots(figsize=(6.4, 4.8))
         last = len(regimes) - 1
-        faint = ListedColormap([colours[r] for r in regimes])
+        faint = ListedColormap([colors[r] for r in regimes])
         axes.pcolormesh(x, y, regions, cmap=faint, vmin=-0.5, vmax=last + 0.5, alpha=0.18, shading="nearest")
         for i in range(len(regimes)):
             member = regions == i
             if member.any() and not member.all():
                 axes.contour(x, y, member.astype(float), levels=[0.5], colors="black", linewidths=0.8, zorder=3)
 
-        def dots(own: list[Point], marker: str, colour: str, label: str, **options: Any) -> None:
+        def dots(own: list[Point], marker: str, color: str, label: str, **options: Any) -> None:
             if own:
                 x, y = [p.x for p in own], [p.y for p in own]
-                axes.plot(x, y, marker, color=colour, label=label, clip_on=False, **options)
+                axes.plot(x, y, marker, color=color, label=label, clip_on=False, **options)
 
         for i, r in enumerate(regimes):
             if (regions == i).any() and not any(p.measured == r and p.certified and not p.wrong for p in points):
-                axes.fill([], [], color=colours[r], alpha=0.18, label=r)
-            dots([p for p in points if p.measured == r and p.certified and not p.wrong], "o", colours[r], r)
-        unconverged = [p for p in points if p.measured == UNCONVERGED]
+                axes.fill([], [], color=colors[r], alpha=0.18, label=r)
+            dots([p for p in points if p.measured == r and p.certified and not p.wrong], "o", colors[r], r)
+        unconverged = [p for p in points if not p.ended]
         dots([p for p in points if not p.certified and p not in unconverged], "x", "black", "not certified")
-        dots(unconverged, "o", "black", UNCONVERGED, markerfacecolor="none")
+        dots(unconverged, "o", "black", "unconverged", markerfacecolor="none")
         dots([p for p in points if p.wrong], "s", RED, "wrong side")
         note = f"\n{len(unconverged)} of {len(points)} solves did not converge (hollow)" if unconverged else ""
         title = diagram.title + note

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from ufm.plotting.style import BIAS, GREY, NEGATIVE, POSITIVE, style
+from ufm.plotting.style import BIAS, GRAY, NEGATIVE, POSITIVE, style
 
 SERIES = {
     "positive": (POSITIVE, "positive score  $w_k^\\top h_k$"),
@@ -56,12 +56,12 @@ def scores_against(
     x = np.asarray(x)
     with style():
         figure, axes = plt.subplots(figsize=(6, 4))
-        for name, (colour, text) in SERIES.items():
-            axes.plot(x, measured[name], "o", color=colour, alpha=0.6, label=text)
+        for name, (color, text) in SERIES.items():
+            axes.plot(x, measured[name], "o", color=color, alpha=0.6, label=text)
             if predicted is not None:
-                axes.plot(x if predicted_x is None else predicted_x, predicted[name], "-", color=colour, zorder=3)
+                axes.plot(x if predicted_x is None else predicted_x, predicted[name], "-", color=color, zorder=3)
         if boundary is not None:
-            axes.axvline(boundary, color=GREY, linestyle=":", label="regime boundary")
+            axes.axvline(boundary, color=GRAY, linestyle=":", label="regime boundary")
         if np.all(x > 0):
             axes.set_xscale("log")
         axes.set(xlabel=label, ylabel="score or bias", title=title)
@@ -94,10 +94,10 @@ def training(trajectory: Mapping[str, Any], every: int, predicted: Mapping[str, 
     """
     with style():
         figure, axes = plt.subplots(figsize=(6, 4))
-        for name, (colour, text) in SERIES.items():
+        for name, (color, text) in SERIES.items():
             values = np.asarray(trajectory[name])
-            axes.plot(every * np.arange(values.size), values, color=colour, label=text)
-            axes.axhline(predicted[name], color=colour, linestyle="--", linewidth=1)
+            axes.plot(every * np.arange(values.size), values, color=color, label=text)
+            axes.axhline(predicted[name], color=color, linestyle="--", linewidth=1)
         axes.set(xlabel="gradient step", ylabel="score or bias", title=title)
         axes.legend()
     return figure

@@ -1,4 +1,4 @@
-"""One style for every figure: colour-blind safe (Okabe & Ito 2008), vector fonts, quiet axes."""
+"""One style for every figure: color-blind safe (Okabe & Ito 2008), vector fonts, quiet axes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 
-BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, GREY = (
+BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, GRAY = (
     "#0072B2",
     "#E69F00",
     "#009E73",
@@ -18,7 +18,7 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, GREY = (
     "#666666",
 )
 POSITIVE, NEGATIVE, BIAS = BLUE, VERMILION, GREEN
-"""Colours of positive scores, negative scores and bias in every figure."""
+"""Colors of positive scores, negative scores and bias in every figure."""
 
 _SETTINGS: Any = {
     "axes.spines.top": False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -13,10 +13,12 @@ from matplotlib.figure import Figure
 from ufm._base import require
 from ufm.plotting.scores import SERIES
 from ufm.plotting.style import BLUE, VERMILION, style
-from ufm.sweeps import Sweep
-from ufm.sweeps._predict import NOTES, predicted
-from ufm.sweeps._result import LABELS
 
+if TYPE_CHECKING:
+    from ufm.sweeps import Sweep
+
+NOTES = {True: "lines: closed form", False: "dashed lines: best symmetric point, not proven to be the minimum"}
+"""What a line of predictions is, by whether every one of them is exact."""
 PANELS = 12
 """At most; a larger sweep is drawn in part, and says so."""
 LOGARITHMIC = ("gap", "residual", "grad_norm", "nc1", "nc2", "nc3")
@@ -52,22 +54,22 @@ def pictures(sweep: Sweep) -> dict[str, Figure]:
 def scores_and_bias(sweep: Sweep, x: str | None = None) -> Figure:
     """Final scores and bias (points, every seed) over axis ``x``, one panel for every other choice.
 
-    Lines are the closed-form minimiser, where there is one, dashed where it is not proven to be the minimum; see
-    `ufm.sweeps._predict.predicted`.
+    Lines are the closed-form minimizer, where there is one, dashed where it is not proven to be the minimum; see
+    `ufm.Sweep.predicted`.
     """
     x = _axis(sweep, x)
     panels, left_out = _panels(sweep, [x, "seed"])
     with style():
         figure, grid = _grid_of(len(panels), (4.6, 3.5))
-        closed = [predicted(panel, x) for _, panel in panels]
+        closed = [panel.predicted(x) for _, panel in panels]
         for axes, (name, panel), lines in zip(grid, panels, closed, strict=False):
             values = panel.coords[x]
-            for key, (colour, text) in SERIES.items():
-                first, *_ = _dots(axes, panel, key, x, colour)
+            for key, (color, text) in SERIES.items():
+                first, *_ = _dots(axes, panel, key, x, color)
                 first.set_label(text)
                 if lines is not None:
                     line = "-" if lines["exact"].all() else "--"
-                    axes.plot(lines["x"], lines[key], line, color=colour, zorder=3)
+                    axes.plot(lines["x"], lines[key], line, color=color, zorder=3)
             if _logarithmic(values):
                 axes.set_xscale("log")
             axes.set(xlabel=SYMBOLS.get(x, x), ylabel="score or bias", title=name)
@@ -88,20 +90,21 @@ def line_plot(sweep: Sweep, quantity: str, x: str | None = None) -> Figure:
     require(sweep[quantity].ndim == len(sweep.dims), "quantity", quantity, "a number per lane")
     x = _axis(sweep, x)
     panels, left_out = _panels(sweep, [x, "seed"])
-    colour, label = SERIES.get(quantity, (BLUE, quantity))
+    color, label = SERIES.get(quantity, (BLUE, quantity))
     label = f"log10 {label}" if quantity in LOGARITHMIC else label
+    words = sweep.labels(quantity)
     with style():
         figure, grid = _grid_of(len(panels), (4.6, 3.5))
         for axes, (name, panel) in zip(grid, panels, strict=False):
             values, order = panel.coords[x], np.argsort(panel.coords[x])
             points = _spread(panel, quantity, [x])
-            if quantity in LABELS:  # nothing lies between two of them
-                axes.set_yticks([int(v) for v in LABELS[quantity]], labels=[v.label for v in LABELS[quantity]])
-                axes.set_ylim(-0.5, len(LABELS[quantity]) - 0.5)
+            if words:  # nothing lies between two of them
+                axes.set_yticks(list(words), labels=words.values())
+                axes.set_ylim(-0.5, len(words) - 0.5)
             else:
                 solved = np.where(_where_solved(panel, [x]), points, np.nan)
-                axes.plot(values[order], _median(solved)[order], "-", color=colour, linewidth=1)
-            _dots(axes, panel, quantity, x, colour)
+                axes.plot(values[order], _median(solved)[order], "-", color=color, linewidth=1)
+            _dots(axes, panel, quantity, x, color)
             if _logarithmic(values):
                 axes.set_xscale("log")
             axes.set(xlabel=SYMBOLS.get(x, x), ylabel=label, title=name)
@@ -124,9 +127,9 @@ def heat_map(sweep: Sweep, quantity: str) -> Figure:
     with style():
         figure, grid = _grid_of(len(panels), (4.8, 3.8))
         for axes, (name, panel), shown in zip(grid, panels, tables, strict=False):
-            colours = plt.get_cmap("cividis", 3) if quantity == "regime" else "cividis"
+            colors = plt.get_cmap("cividis", 3) if quantity == "regime" else "cividis"
             edges = (_edges(panel.coords[x]), _edges(panel.coords[y]))
-            mesh = axes.pcolormesh(*edges, shown, vmin=limits[0], vmax=limits[1], cmap=colours)
+            mesh = axes.pcolormesh(*edges, shown, vmin=limits[0], vmax=limits[1], cmap=colors)
             doubtful = np.argwhere(~_where_solved(panel, [y, x]).all(axis=-1))
             at = [panel.coords[axis][doubtful[:, i]] for axis, i in ((x, 1), (y, 0))]
             axes.plot(*at, "o", markerfacecolor="none", color=VERMILION)
@@ -151,10 +154,10 @@ def trajectories(sweep: Sweep) -> Figure:
         figure, grid = _grid_of(len(shown), (4.2, 3.0))
         for axes, (name, (title, panel)) in zip(grid, shown, strict=False):
             rows = panel[name].reshape(-1, panel[name].shape[-1])
-            colours = plt.get_cmap("cividis")(np.linspace(0, 0.95, len(rows)))
+            colors = plt.get_cmap("cividis")(np.linspace(0, 0.95, len(rows)))
             steps = sweep.info["options"].get("record_every", 1) * np.arange(rows.shape[1])
-            for row, colour in zip(rows, colours, strict=True):
-                axes.plot(steps, row, color=colour, linewidth=1)
+            for row, color in zip(rows, colors, strict=True):
+                axes.plot(steps, row, color=color, linewidth=1)
             axes.set(
                 xlabel="gradient step" if "record_every" in sweep.info["options"] else "record",
                 ylabel=name.partition(".")[2],
@@ -179,13 +182,13 @@ def _where_solved(panel: Sweep, kept: list[str]) -> Any:
     return values.reshape(*values.shape[: len(kept)], -1)
 
 
-def _dots(axes: Any, panel: Sweep, quantity: str, x: str, colour: str) -> list[Any]:
+def _dots(axes: Any, panel: Sweep, quantity: str, x: str, color: str) -> list[Any]:
     """Every lane as a point: filled where it is solved, hollow where the solve did not end at a solution."""
     values, points, solved = panel.coords[x], _spread(panel, quantity, [x]), _where_solved(panel, [x])
-    filled = axes.plot(values, np.where(solved, points, np.nan), "o", color=colour, alpha=0.6)
+    filled = axes.plot(values, np.where(solved, points, np.nan), "o", color=color, alpha=0.6)
     hollow = np.where(solved, np.nan, points)
     if np.isfinite(hollow).any():
-        axes.plot(values, hollow, "o", color=colour, markerfacecolor="none")
+        axes.plot(values, hollow, "o", color=color, markerfacecolor="none")
     return filled
 
 
@@ -213,7 +216,7 @@ def _logarithmic(values: Any) -> bool:
 
 
 def _edges(values: Any) -> Any:
-    """Cells around the values: halfway to the neighbours, on the axis's own scale."""
+    """Cells around the values: halfway to the neighbors, on the axis's own scale."""
     at = np.log(values) if _logarithmic(values) else values.astype(float)
     middle = 0.5 * (at[1:] + at[:-1])
     edges = np.concatenate([[1.5 * at[0] - 0.5 * at[1]], middle, [1.5 * at[-1] - 0.5 * at[-2]]])

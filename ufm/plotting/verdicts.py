@@ -1,4 +1,4 @@
-"""Figures of a report: what the checks measured beside what they allow, and SVG that takes a page's own colours."""
+"""Figures of a report: what the checks measured beside what they allow, and SVG that takes a page's own colors."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ufm.plotting.style import BLUE, GREY, ORANGE, VERMILION, style
+from ufm.plotting.style import BLUE, GRAY, ORANGE, VERMILION, style
 
 MARKS = {
     "holds": ("o", BLUE),
     "refuted": ("X", VERMILION),
     "inconclusive": ("D", ORANGE),
-    "outside hypotheses": (".", GREY),
+    "outside hypotheses": (".", GRAY),
 }
-"""Marker and colour of each verdict: either says which."""
+"""Marker and color of each verdict: either says which."""
 INK = "#010203"
-"""Stands for the text colour of the page; `inline_svg` says so to the browser."""
+"""Stands for the text color of the page; `inline_svg` says so to the browser."""
 _INK: Any = {
     f"{part}color": INK
     for part in ("text.", "axes.edge", "axes.label", "xtick.", "ytick.", "xtick.label", "ytick.label")
@@ -49,9 +49,9 @@ def bounded(
         axes = figure.subplots()
         for row, (value, verdict) in enumerate(zip(values, verdicts, strict=True)):
             if value is not None:
-                marker, colour = MARKS[verdict]
+                marker, color = MARKS[verdict]
                 x = min(max(value, low), high) if value == value else high
-                axes.plot(x, row, marker, color=colour, markersize=6, clip_on=False, zorder=3)
+                axes.plot(x, row, marker, color=color, markersize=6, clip_on=False, zorder=3)
         axes.axvline(limit, color=INK, linestyle="--", linewidth=1)
         axes.set(xscale="log", xlim=(low, high), ylim=(len(names) - 0.5, -0.5), xlabel=label)
         axes.set_yticks(range(len(names)), names)
@@ -64,10 +64,10 @@ def agreement(predicted: Sequence[float], measured: Sequence[float], verdicts: S
     with style(), mpl.rc_context(_INK):
         figure = Figure(figsize=(5.6, 4.6))
         axes = figure.subplots()
-        for verdict, (marker, colour) in MARKS.items():
+        for verdict, (marker, color) in MARKS.items():
             own = [(p, m) for p, m, v in zip(predicted, measured, verdicts, strict=True) if v == verdict]
             if own:
-                axes.plot(*zip(*own, strict=True), marker, color=colour, alpha=0.6)
+                axes.plot(*zip(*own, strict=True), marker, color=color, alpha=0.6)
         ends = [min([0.0, *predicted, *measured]), max([1.0, *predicted, *measured])]
         axes.set_xscale("symlog", linthresh=0.1)
         axes.set_yscale("symlog", linthresh=0.1)
@@ -80,8 +80,8 @@ def agreement(predicted: Sequence[float], measured: Sequence[float], verdicts: S
 
 def _legend(figure: Figure, verdicts: Sequence[str], line: str = "") -> None:
     handles = [
-        Line2D([], [], marker=marker, color=colour, linestyle="", label=verdict)
-        for verdict, (marker, colour) in MARKS.items()
+        Line2D([], [], marker=marker, color=color, linestyle="", label=verdict)
+        for verdict, (marker, color) in MARKS.items()
         if verdict in verdicts
     ]
     if line:
@@ -90,7 +90,7 @@ def _legend(figure: Figure, verdicts: Sequence[str], line: str = "") -> None:
 
 
 def inline_svg(figure: Figure, name: str, description: str) -> str:
-    """The figure as an ``<svg>`` element for a page: a described image, in the page's colours, that loads nothing.
+    """The figure as an ``<svg>`` element for a page: a described image, in the page's colors, that loads nothing.
 
     ``name`` keeps its identifiers apart from those of other figures; ``description`` is read aloud instead of it.
     """
@@ -104,7 +104,7 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
     svg = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    # Matplotlib leaves black text without a colour; INK and black are both the page's.
+    # Matplotlib leaves black text without a color; INK and black are both the page's.
     svg = svg.replace(INK, "currentColor").replace("#000000", "currentColor")
     label = f'role="img" fill="currentColor" aria-label="{escape(description)}"'
     return re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" {label}>', svg, count=1)

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ufm.atlas import Finding, Report, Trials, save_counterexample
-from ufm.atlas._core import CERTIFIED
+from ufm.atlas import CERTIFIED, Finding, Report, Trials, save_counterexample
 from ufm.report.notation import CHECKED, SYMBOLS, TRIED
 from ufm.report.page import Page
 from ufm.report.tables import COLUMNS, TRIAL_COLUMNS, rows, trial_rows

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ufm.solvers._core import Solution, Status, answered, run
-from ufm.solvers._solve import best_of, eliminates, multistart, parse, solve
+from ufm.solvers._core import TOLERANCES, Solution, Status, answered, least_tolerance, run
+from ufm.solvers._solve import best_of, eliminates, float_dtype, multistart, parse, resolve, solve
 from ufm.solvers.gradient import Gradient
 from ufm.solvers.lbfgs import LBFGS
 from ufm.solvers.lifted import Lifted
@@ -13,6 +13,7 @@ from ufm.solvers.sharding import shard
 
 __all__ = [
     "LBFGS",
+    "TOLERANCES",
     "Gradient",
     "Lifted",
     "Newton",
@@ -21,9 +22,12 @@ __all__ = [
     "answered",
     "best_of",
     "eliminates",
+    "float_dtype",
     "judged",
+    "least_tolerance",
     "multistart",
     "parse",
+    "resolve",
     "run",
     "shard",
     "solve",

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from ufm._base import nearest, read_call, require
+from ufm._base import as_key, read_call, require, suggestion
 from ufm.problem import Params, Problem, require_single
 from ufm.solvers import classwise
 from ufm.solvers import saddles as points
@@ -85,6 +85,7 @@ def solve(
     solver: Solver | str | None = None,
     init: Params | None = None,
     *,
+    seed: int | None = None,
     eliminate: bool = True,
     saddles: str = "leave",
     starts: int = 1,
@@ -93,14 +94,15 @@ def solve(
     dtype: Any = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Solution:
-    """Minimise the objective of ``problem``.
+    """Minimize the objective of ``problem``.
 
     Args:
-        problem: what to minimise.
+        problem: what to minimize.
         key: seed or JAX key of the random start; the same key gives the same result.
+        seed: another name for a ``key`` that is a number.
         solver: from `ufm.solvers`, or its name; trust-region Newton by default.
         init: starting point instead of a random one.
-        eliminate: let Newton and L-BFGS minimise over the features exactly where the loss is convex: for
+        eliminate: let Newton and L-BFGS minimize over the features exactly where the loss is convex: for
             any (W, b) the best features of a class coincide, so the problem with one feature per class has
             the same minimum at a cost that does not depend on n. Value and gradient are those of the full
             problem. False keeps every feature free at every step: the run that *shows* collapse.
@@ -129,6 +131,7 @@ def solve(
         key,
         solver,
         init,
+        seed=seed,
         eliminate=eliminate,
         saddles=saddles,
         starts=starts,
@@ -157,6 +160,7 @@ def multistart(
     solver: Solver | str | None = None,
     init: Params | None = None,
     *,
+    seed: int | None = None,
     eliminate: bool = True,
     saddles: str = "leave",
     starts: int = 1,
@@ -177,14 +181,12 @@ def multistart(
     require(isinstance(problem, Problem), "problem", type(problem).__name__, "a ufm.Problem")
     require_single(problem)
     problem.loss.check(problem.classes)
-    require(saddles in SADDLES, "saddles", saddles, nearest(str(saddles), SADDLES))
+    require(saddles in SADDLES, "saddles", saddles, suggestion(str(saddles), SADDLES))
     require(isinstance(starts, (int, np.integer)) and starts >= 1, "starts", starts, "a whole number >= 1")
     require(np.isfinite(scale) and scale >= 0, "scale", scale, "a finite number >= 0")
     require(bool(np.isfinite(bias_mean)), "bias_mean", bias_mean, "a finite number")
-    if isinstance(key, (int, np.integer)):
-        require(0 <= key < 2**63, "seed", int(key), "a whole number in [0, 2^63)")
-        key = jax.random.key(int(key))
-    dtype = _float_dtype(dtype)
+    key = as_key(key, seed)
+    dtype = float_dtype(dtype)
     solver = resolve(solver, dtype)
     if init is not None:
         require(starts == 1, "starts", starts, "1 when an initial point is given")
@@ -197,7 +199,7 @@ def multistart(
 
 
 def eliminates(solver: Solver | str | None, problem: Problem) -> bool:
-    """Whether `solve` minimises over the features exactly unless told not to.
+    """Whether `solve` minimizes over the features exactly unless told not to.
 
     >>> import ufm
     >>> eliminates("newton", ufm.Problem()), eliminates("sgd", ufm.Problem())
@@ -209,7 +211,14 @@ def eliminates(solver: Solver | str | None, problem: Problem) -> bool:
 
 
 def resolve(solver: Solver | str | None, dtype: Any) -> Solver:
-    """A solver with its tolerance filled in for ``dtype`` and checked against its rounding."""
+    """A solver with its tolerance filled in for ``dtype`` and checked against its rounding.
+
+    Raises:
+        InputError: for what is no solver, a tolerance below the rounding of ``dtype`` or steps that are no number.
+
+    >>> resolve("newton", "float32").tol
+    5e-05
+    """
     if solver is None or isinstance(solver, str):
         solver = parse(solver or "newton")
     require(hasattr(solver, "step"), "solver", solver, "a solver of ufm.solvers or its name")
@@ -229,7 +238,12 @@ def resolve(solver: Solver | str | None, dtype: Any) -> Solver:
     return solver
 
 
-def _float_dtype(dtype: Any) -> Any:
+def float_dtype(dtype: Any) -> Any:
+    """The dtype of a solve: JAX's default where none is given, an `InputError` for one that is not enabled.
+
+    >>> float_dtype("float32").name
+    'float32'
+    """
     default = jnp.zeros(()).dtype
     if dtype is None:
         return default
@@ -237,7 +251,7 @@ def _float_dtype(dtype: Any) -> Any:
         name = jnp.dtype(dtype).name
     except TypeError:
         name = str(dtype)
-    require(name in TOLERANCES, "dtype", name, nearest(name, TOLERANCES))
+    require(name in TOLERANCES, "dtype", name, suggestion(name, TOLERANCES))
     dtype = jnp.dtype(name)
     enabled = dtype == jnp.float32 or default == jnp.float64
     require(enabled, "dtype", dtype.name, "float32 unless jax.config.update('jax_enable_x64', True) was run")

@@ -21,13 +21,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from ufm._base import matmul
-from ufm.models._scaled import Scaled
+from ufm.models import Scaled
 from ufm.problem import Params, Problem
 from ufm.solvers._core import Solution, Solver, advance, with_tolerance
 
 
 def collapses(problem: Any) -> bool:
-    """Whether features differ within classes at first and a convex loss makes them agree at every minimiser."""
+    """Whether features differ within classes at first and a convex loss makes them agree at every minimizer."""
     return (
         problem.model.collapses
         and problem.features == "per_sample"
@@ -44,7 +44,7 @@ def shared(problem: Problem) -> Problem:
 def eliminated(problem: Problem, params: Params) -> tuple[Problem, Params]:
     """The problem with one feature per class, which has the same minimum, and a start at the class means.
 
-    At fixed (W, b) and a convex loss the minimiser over H is unique and the same for all samples of a class.
+    At fixed (W, b) and a convex loss the minimizer over H is unique and the same for all samples of a class.
     """
     plain = Classwise(Scaled.of(problem, params))
     means = plain.means(params).H / plain.root_counts(params.H.dtype)

@@ -1,4 +1,4 @@
-"""Any optax optimiser on the plain variables, as the papers' experiments train: SGD, Adam, AdamW, ..."""
+"""Any optax optimizer on the plain variables, as the papers' experiments train: SGD, Adam, AdamW, ..."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import optax
 from jax import Array
 
 from ufm._base import norm, pytree
-from ufm.models._scaled import Scaled
+from ufm.models import Scaled
 from ufm.problem import Params, Problem
 from ufm.solvers._core import TOLERANCES, Solution, Status, choose, reached, require_products, residual
 
@@ -30,7 +30,7 @@ def bias_and_scores(problem: Problem, params: Params) -> dict[str, Array]:
 @pytree()
 @dataclass(frozen=True)
 class GradientState:
-    """The point with its value and gradient, the optimiser's state and what was recorded."""
+    """The point with its value and gradient, the optimizer's state and what was recorded."""
 
     point: Params
     value: Any
@@ -44,7 +44,7 @@ class GradientState:
 
 @dataclass(frozen=True)
 class Gradient:
-    """First-order training with an optax optimiser.
+    """First-order training with an optax optimizer.
 
     Args:
         optimizer: any `optax.GradientTransformation` (decays are in the objective already).

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from ufm._base import norm, pytree
-from ufm.models._scaled import Scaled
+from ufm.models import Scaled
 from ufm.problem import Params, Problem
 from ufm.solvers._core import TOLERANCES, Solution, Status, choose, reached, require_products, residual
 
@@ -24,7 +24,7 @@ PATIENCE = 30
 @pytree()
 @dataclass(frozen=True)
 class LBFGSState:
-    """Point, optimiser state (which stores value and gradient) and the best gradient so far."""
+    """Point, optimizer state (which stores value and gradient) and the best gradient so far."""
 
     point: Params
     memory: Any

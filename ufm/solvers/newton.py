@@ -6,7 +6,7 @@ shrunk by ``min(3/10, residual^{1/2})`` relative to the start, which gives super
 Negative curvature carries it off strict saddles. Near the solution, where the decrease predicted
 drowns in the rounding of f, both decreases get the same allowance (their Sec. 17.4.2).
 
-Where a convex loss makes every minimiser collapse, the Hessian is replaced by its two blocks at the class
+Where a convex loss makes every minimizer collapse, the Hessian is replaced by its two blocks at the class
 means (`classwise`): the products of one do not depend on N, the other falls idle as the features meet. Far
 from there the block of the means is wrong by what the deviations add to the curvature in W, a hundredfold
 where decay_H is much larger than decay_W, and the radius that keeps W in check would make the deviations
@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ufm._base import axpy, dot, norm, pytree
-from ufm.models._scaled import half_square
+from ufm.models import half_square
 from ufm.problem import Params, Problem
 from ufm.solvers import classwise
 from ufm.solvers._core import (
@@ -242,7 +242,7 @@ def deflate(
 def steihaug(
     hvp: Any, gradient: Any, radius: Array, target: Array, limit: int
 ) -> tuple[Any, Array, Array, Array, Array]:
-    """Minimise ``<g, p> + <p, B p>/2`` approximately within ``||p|| <= radius``.
+    """Minimize ``<g, p> + <p, B p>/2`` approximately within ``||p|| <= radius``.
 
     Norms of p follow from recurrences (Conn, Gould & Toint 2000, Eqs. 7.5.5-7.5.7).
 

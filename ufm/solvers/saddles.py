@@ -4,9 +4,9 @@ Screen. With a convex loss and a free classifier a critical point is global iff 
 ``G = grad_Z diag(1/sqrt m)`` the gradient in the logits, ``m`` the multiplicity of each column: "if" in every dimension
 by duality, "only if" wherever W has a null vector a, for then ``(u a', -a v')`` in scaled variables, (u, v) the top
 singular pair of G, has curvature ``1 - ||G||_op/sqrt(decay_W decay_H)`` (Zhu et al. 2021, Thm 3.2). Only what fails
-the screen, and every critical point of a loss that is not convex or of a normalised problem, is looked at further.
+the screen, and every critical point of a loss that is not convex or of a normalized problem, is looked at further.
 
-Look. Lanczos with full reorthogonalisation from a random vector gives a direction of the least curvature; a random
+Look. Lanczos with full reorthogonalization from a random vector gives a direction of the least curvature; a random
 one, because the directions in which such a point is left come in whole eigenspaces, and one symmetric direction leads
 to the next saddle. The point is a strict saddle where that curvature is negative beyond rounding *and* the
 objective is seen to be lower along the direction. Nothing is said of saddles that are degenerate.

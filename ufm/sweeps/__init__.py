@@ -1,4 +1,4 @@
-"""Many problems at once: grids and lists over any leaf, batched, sharded, resumable and labelled."""
+"""Many problems at once: grids and lists over any leaf, batched, sharded, resumable and labeled."""
 
 from __future__ import annotations
 

@@ -20,10 +20,9 @@ import jax
 import numpy as np
 
 from ufm import losses, models
-from ufm._base import InputError, nearest, require
+from ufm._base import InputError, require, suggestion
 from ufm.problem import Problem, require_single
-from ufm.solvers import Gradient, Lifted, parse
-from ufm.solvers._solve import resolve
+from ufm.solvers import Gradient, Lifted, parse, resolve
 
 STATIC = ("loss", "classes", "dim", "per_class", "bias", "features", "model", "solver")
 START = {"seed": 0, "scale": 1.0, "bias_mean": 0.0}
@@ -202,7 +201,7 @@ def _columns(template: Problem, axis: str, values: list) -> dict[str, np.ndarray
         if name in START:
             columns[name] = _check_start(name, values)
             continue
-        require(name in leaves, "axis", name, nearest(name, [*STATIC, *START, *leaves]))
+        require(name in leaves, "axis", name, suggestion(name, [*STATIC, *START, *leaves]))
         try:
             column = np.asarray([np.asarray(v, float) for v in values])
         except (TypeError, ValueError):
@@ -239,7 +238,7 @@ def _solver(given: Any, dtype: Any, options: Mapping[str, Any]) -> Any:
 def _named_solver(
     name: str, tol: float | None = None, max_steps: int | None = None, record_every: int | None = None
 ) -> Any:
-    """One object per name: optax's optimisers compare by identity, and another one would be compiled again."""
+    """One object per name: optax's optimizers compare by identity, and another one would be compiled again."""
     solver: Any = parse(name, tol=tol, max_steps=max_steps)
     if record_every is None:
         return solver
@@ -270,7 +269,7 @@ def bare_repr(thing: Any) -> str:
 
 
 def _fingerprint(groups: list[Group], coords: Mapping[str, np.ndarray], *described: Any) -> str:
-    """Digest of all lanes, and of what their solvers were called: optax's optimisers hide their step sizes."""
+    """Digest of all lanes, and of what their solvers were called: optax's optimizers hide their step sizes."""
     names = [(name, coord.tolist()) for name, coord in coords.items() if name in STATIC]
     digest = hashlib.sha256(bare_repr([*described, names]).encode())
     for group in groups:

@@ -22,11 +22,11 @@ import numpy as np
 from jax import Array
 from jax.sharding import AxisType, PartitionSpec
 
-from ufm._base import nearest, require
+from ufm._base import require, suggestion
 from ufm.problem import Params, Problem
 from ufm.solvers import Status, classwise, run
 from ufm.sweeps._axes import Group, with_leaves
-from ufm.sweeps._lane import begin, mean_bias, measure
+from ufm.sweeps.lane import begin, mean_bias, measure
 
 ENGINES = ("scan", "batch")
 SCAN_LANES = 128
@@ -200,7 +200,7 @@ class Engine:
     """
 
     def __init__(self, name: str | None = None) -> None:
-        require(name is None or name in ENGINES, "engine", name, nearest(str(name), ENGINES))
+        require(name is None or name in ENGINES, "engine", name, suggestion(str(name), ENGINES))
         self.mesh = devices_mesh()
         self.platform = self.mesh.devices.flat[0].platform
         self.name = name or ("scan" if self.platform == "cpu" else "batch")

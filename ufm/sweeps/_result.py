@@ -10,19 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from ufm._base import nearest, require
+from ufm._base import require, suggestion
 from ufm.problem import Problem
 from ufm.solvers import Status, answered
-from ufm.sweeps._axes import STATIC, leaf_names, with_leaf, with_static
-from ufm.theory import Regime
+from ufm.sweeps._axes import START, STATIC, leaf_names, with_leaf, with_static
+from ufm.theory import Regime, predict
 
-LABELS: dict[str, Any] = {"status": Status, "regime": Regime}
+_LABELS: dict[str, Any] = {"status": Status, "regime": Regime}
 """Quantities that are one of a few."""
+_FINE = 60
+"""Points of a predicted line over a continuous axis: a figure of 500 pixels shows no corner."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Results of a sweep, labelled.
+    """Results of a sweep, labeled.
 
     Attributes:
         coords: value of every axis by name.
@@ -46,7 +48,7 @@ class Sweep:
     info: dict[str, Any]
 
     def __getitem__(self, name: str) -> np.ndarray:
-        require(name in self.data, "quantity", name, nearest(name, self.data))
+        require(name in self.data, "quantity", name, suggestion(name, self.data))
         return self.data[name]
 
     def __repr__(self) -> str:
@@ -68,6 +70,15 @@ class Sweep:
         """How many lanes have which minimizer; ``"unconverged"`` where a lane is not solved."""
         return self._counted("regime")
 
+    @staticmethod
+    def labels(quantity: str) -> dict[int, str]:
+        """Words of a quantity that is one of a few, by its number; empty for one that is measured.
+
+        >>> Sweep.labels("regime")
+        {0: 'zero', 1: 'etf', 2: 'mean-shifted'}
+        """
+        return {int(one): one.label for one in _LABELS.get(quantity, ())}
+
     def _counted(self, name: str) -> dict[str, int]:
         values, counts = np.unique(self.data.get(name, []), return_counts=True)
         return {_label(name, v): int(n) for v, n in zip(values, counts, strict=True)}
@@ -77,7 +88,7 @@ class Sweep:
         data, dims, coords = self.data, self.dims, dict(self.coords)
         problem = self.problem
         for name, value in choice.items():
-            require(name in dims, "axis", name, nearest(name, dims))
+            require(name in dims, "axis", name, suggestion(name, dims))
             where = np.flatnonzero(coords[name] == value)
             require(len(where) == 1, name, value, f"one of {coords[name].tolist()}")
             axis, place = dims.index(name), int(where[0])
@@ -133,6 +144,40 @@ class Sweep:
             return scores_and_bias(self, x)
         return heat_map(self, quantity) if x is None and len(numeric_axes(self)) > 1 else line_plot(self, quantity, x)
 
+    def predicted(self, x: str) -> dict[str, np.ndarray] | None:
+        """Scores and bias of the closed-form minimizer along axis ``x``, the only one; None without one.
+
+        A shift-invariant loss without a decay of the bias leaves the mean bias free. Gradient descent then keeps that
+        of the start (sum of the bias gradients = decay_b times sum of b), which is what is predicted.
+
+        Returns:
+            ``x`` (m,) and ``positive``, ``negative``, ``bias`` (m,); ``exact`` (m,) is 1 where the point is proven to
+            be the minimizer and 0 where it is the best symmetric point only.
+        """
+        if self.problem is None:
+            return None
+        values = self.coords[x]
+        places = values
+        if x not in START and x.split(",")[0] in leaf_names(self.problem) and values.size > 1:
+            spaced = np.geomspace if values.min() > 0 and values.max() >= 50 * values.min() else np.linspace
+            places = spaced(values.min(), values.max(), _FINE)
+        rows = []
+        closed = None
+        for place in places:
+            problem = self.problem_at(**{x: place})
+            if closed is None or x not in START:
+                closed = predict(problem)
+            if closed is None:
+                return None
+            free = problem.loss.shift_invariant and (problem.bias != "none") and float(problem.decay.b) == 0.0
+            bias = closed.bias
+            if free:
+                bias = place if x == "bias_mean" else float(self.info["start"]["bias_mean"])
+            K = problem.classes
+            mean = closed.shift / K
+            rows.append((place, closed.gap * (K - 1) / K + mean, -closed.gap / K + mean, bias, closed.exact))
+        return dict(zip(("x", "positive", "negative", "bias", "exact"), np.array(rows, float).T, strict=True))
+
     def summary(self) -> dict[str, Any]:
         """Counts and ranges, for a table or JSON."""
         ranges = {}
@@ -164,11 +209,11 @@ class Sweep:
             places = np.unravel_index(np.arange(int(np.prod(shape))), shape) if shape else ()
         axes = {name: coord[i].tolist() for (name, coord), i in zip(self.coords.items(), places, strict=True)}
         flat = {k: x.ravel().tolist() for k, x in self.data.items() if x.ndim == len(shape)}
-        return axes | flat | {k: [_label(k, v) for v in flat[k]] for k in LABELS if k in flat}
+        return axes | flat | {k: [_label(k, v) for v in flat[k]] for k in _LABELS if k in flat}
 
 
 def _label(name: str, value: int) -> str:
-    return "unconverged" if value < 0 else LABELS[name](int(value)).label
+    return "unconverged" if value < 0 else _LABELS[name](int(value)).label
 
 
 def at(problem: Problem, choice: Mapping[str, Any]) -> Problem:

@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from ufm._base import InputError, nearest, require
+from ufm._base import InputError, require, suggestion
 from ufm.statement import from_data, known_keys
 from ufm.sweeps._axes import START
 
@@ -66,7 +66,7 @@ def read_spec(source: str | Path) -> dict[str, Any]:
         text = (importlib.resources.files("ufm.sweeps") / "specs" / f"{source}.toml").read_text()
     else:
         path = Path(source)
-        allowed = f"a TOML file, or {nearest(str(source), spec_names())}"
+        allowed = f"a TOML file, or {suggestion(str(source), spec_names())}"
         require(path.is_file(), "spec", str(source), allowed)
         text = path.read_text(encoding="utf-8", errors="replace")
     try:
@@ -98,7 +98,7 @@ def _arguments(table: dict[str, Any]) -> dict[str, Any]:
     require(tol is None or isinstance(tol, (int, float)), "tol", tol, "a number")
     require(record is None or isinstance(record, list), "record", record, f"a list of {', '.join(RECORDED)}")
     for name in record or ():
-        require(name in RECORDED, "record", name, nearest(str(name), RECORDED))
+        require(name in RECORDED, "record", name, suggestion(str(name), RECORDED))
     return {
         "problem": from_data(table.get("problem", {})),
         "axes": axes,
@@ -118,7 +118,7 @@ def _values(name: str, given: Any) -> Any:
     kinds = [*RANGES, "range"]
     require(len(given) == 1, f"axis {name}", dict(given), f"one of {', '.join(kinds)}")
     kind, numbers = next(iter(given.items()))
-    require(kind in kinds, f"axis {name}", kind, nearest(kind, kinds))
+    require(kind in kinds, f"axis {name}", kind, suggestion(kind, kinds))
     try:
         if kind == "range":
             return list(range(*numbers))

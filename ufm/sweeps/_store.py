@@ -26,8 +26,8 @@ import jax
 import numpy as np
 import optax
 
-import ufm
 from ufm._base import InputError, require
+from ufm._version import __version__
 
 FORMAT = 1
 
@@ -146,7 +146,7 @@ def provenance() -> dict[str, Any]:
     """What computed this, and when."""
     return {
         "versions": {
-            "ufm": ufm.__version__,
+            "ufm": __version__,
             "jax": jax.__version__,
             "numpy": np.__version__,
             "optax": optax.__version__,

@@ -10,10 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ufm._base import InputError, nearest, require
+from ufm._base import InputError, require, suggestion
 from ufm.problem import Problem
-from ufm.solvers import Status, eliminates
-from ufm.solvers._solve import _float_dtype
+from ufm.solvers import Status, eliminates, float_dtype
 from ufm.statement import describe, from_data, stated, to_data
 from ufm.sweeps._axes import Plan, bare_repr, plan
 from ufm.sweeps._engine import Engine, Task
@@ -87,9 +86,9 @@ def sweep(
     >>> found["value"].shape, bool((found["gap"] < 1e-10).all()), found["regime"][:, 0].tolist()
     ((3, 2), True, [1, 1, 0])
     """
-    dtype = _float_dtype(dtype)
+    dtype = float_dtype(dtype)
     for key in options or {}:
-        require(key in OPTIONS, "key of options", key, nearest(key, OPTIONS))
+        require(key in OPTIONS, "key of options", key, suggestion(key, OPTIONS))
     start = {"seed": seed, "scale": scale, "bias_mean": bias_mean}
     layout = plan(problem, axes, solver, start, dtype, options, keep, eliminate)
     problem.loss.check(problem.classes)

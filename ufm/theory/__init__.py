@@ -1,4 +1,4 @@
-"""Closed-form minimisers, the scalar reduction and the dual certificate. Knows no numerical solver."""
+"""Closed-form minimizers, the scalar reduction and the dual certificate. Knows no numerical solver."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from ufm.theory.certificate import Certificate, certify, certify_normalized
 from ufm.theory.collapsed import collapsed_spectrum
 from ufm.theory.eigenvalues import Spectrum
 from ufm.theory.minimizer import Minimizer, NoClosedForm, minimizer, predict
-from ufm.theory.nearest import Nearest, Observed, nearest
 from ufm.theory.reduction import Reduction, Regime, bias_stiffness, collapse_strength, reduce
 from ufm.theory.saddles import Rung, coarse_ce, ladder, merged
 from ufm.theory.spectrum import hessian_spectrum
@@ -15,9 +14,7 @@ from ufm.theory.spectrum import hessian_spectrum
 __all__ = [
     "Certificate",
     "Minimizer",
-    "Nearest",
     "NoClosedForm",
-    "Observed",
     "Reduction",
     "Regime",
     "Rung",
@@ -34,7 +31,6 @@ __all__ = [
     "ladder",
     "merged",
     "minimizer",
-    "nearest",
     "predict",
     "reduce",
     "spheres",

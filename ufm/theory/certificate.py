@@ -60,7 +60,7 @@ class Certificate:
         lower_bound: D, at most the global minimum f*; -inf where nothing is known of the loss.
         gap: objective minus lower_bound.
         value: objective at the point, in float64.
-        scale: s, the factor that made the dual point feasible; 1 at a certified minimiser.
+        scale: s, the factor that made the dual point feasible; 1 at a certified minimizer.
         rounding: proved bound on the rounding of this evaluation: ``f* >= lower_bound - rounding``, and the exact
             objective at the point is at most ``f* + gap + rounding``. What it assumes of a user's loss, whose rounding
             nobody knows, `ufm.theory.rounding` says.
@@ -97,6 +97,15 @@ def certify(problem: Problem, params: Params) -> Certificate:
     if params.b is not None and not np.all(known <= TIGHT * np.maximum(1.0, np.abs(value))):
         certificate = _certify_in_float64(problem, params, polish=True)
     return jax.tree.map(lambda x: x if x.ndim else float(x), certificate)
+
+
+def traced_certificate(problem: Problem, params: Params) -> Certificate:
+    """What `certify` gives outside of a transformation: the bias is polished only where that can help."""
+    plain = _certify(problem, params, polish=False)
+    if params.b is None:
+        return plain
+    tight = plain.gap <= TIGHT * jnp.maximum(1.0, jnp.abs(plain.value))
+    return jax.lax.cond(tight, lambda: plain, lambda: _certify(problem, params, polish=True))
 
 
 def _certify(problem: Problem, params: Params, *, polish: bool) -> Certificate:
@@ -241,10 +250,10 @@ def _balanced(problem: Problem, b: Array, dual: Dual, largest: Array, off: Array
 
 
 def polish_bias(problem: Problem, params: Params) -> Params:
-    """The point with its bias replaced by the minimiser at fixed scores (Newton-CG).
+    """The point with its bias replaced by the minimizer at fixed scores (Newton-CG).
 
     A dual point may come from any primal one. Without decay it must balance exactly, ``U m = 0``, which
-    holds at the minimising bias only; with a small decay the bound gains as much.
+    holds at the minimizing bias only; with a small decay the bound gains as much.
     """
     no_bias = Params(params.W, params.H, None)
     scores = problem.logits(no_bias)

@@ -2,7 +2,7 @@
 
 ``mu = sqrt(n decay_W decay_H)``. Papers differ in factors 1/2 and 1/N; every formula here is for the
 objective of `ufm.Problem`. ``decay_b`` is that of a bias per class: a unified bias with decay L has the
-minimiser of a bias per class with decay L/K.
+minimizer of a bias per class with decay L/K.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from scipy.special import expit, logit
 
 
 class Logits(NamedTuple):
-    """Class logits at a symmetric minimiser: gap a = p - q, mean mode c, bias beta, and (p, q)."""
+    """Class logits at a symmetric minimizer: gap a = p - q, mean mode c, bias beta, and (p, q)."""
 
     gap: float
     shift: float
@@ -24,19 +24,19 @@ class Logits(NamedTuple):
     q: float
 
 
-def _centred(gap: float, bias: float, classes: int) -> Logits:
+def _centered(gap: float, bias: float, classes: int) -> Logits:
     return Logits(gap, 0.0, bias, gap * (classes - 1) / classes + bias, -gap / classes + bias)
 
 
 def ce(mu: float, classes: int) -> Logits:
     """Cross-entropy: ``a = log(1/mu - K + 1)``; zero iff ``K mu >= 1`` (Zhu et al. 2021, Thm 3.1; Li et al. Thm 1)."""
-    return _centred(np.log(1.0 / mu - classes + 1.0) if classes * mu < 1.0 else 0.0, 0.0, classes)
+    return _centered(np.log(1.0 / mu - classes + 1.0) if classes * mu < 1.0 else 0.0, 0.0, classes)
 
 
 def label_smoothing(mu: float, classes: int, alpha: float) -> Logits:
     """Label smoothing: ``a = log(1/(alpha/K + mu) - K + 1)``; zero iff ``alpha + K mu >= 1`` (Zhou et al. 2022)."""
     smoothed = alpha / classes + mu
-    return _centred(np.log(1.0 / smoothed - classes + 1.0) if classes * smoothed < 1.0 else 0.0, 0.0, classes)
+    return _centered(np.log(1.0 / smoothed - classes + 1.0) if classes * smoothed < 1.0 else 0.0, 0.0, classes)
 
 
 def focal_stationarity(gap: float, mu: float, classes: int, gamma: float) -> float:
@@ -47,7 +47,7 @@ def focal_stationarity(gap: float, mu: float, classes: int, gamma: float) -> flo
 
 
 def _bce_true_logit(mu: float, classes: int, decay_b: float) -> float:
-    """Logit p of the true class at the centred BCE minimiser, ``K mu < 1``.
+    """Logit p of the true class at the centered BCE minimizer, ``K mu < 1``.
 
     With ``sigma(-p) + sigma(q) = K mu`` and ``decay_b beta = sigma(-p) - (K-1) mu``, Li et al. 2025, Thm 2
     reads ``p + (K-1) q = K beta``: increasing in p. In p, because sigma(-p) may be far below rounding.
@@ -66,8 +66,8 @@ def _bce_true_logit(mu: float, classes: int, decay_b: float) -> float:
     return float(brentq(excess, low, high, xtol=1e-15, rtol=4 * np.finfo(float).eps))
 
 
-def bce_centred(mu: float, classes: int, decay_b: float) -> Logits:
-    """Li et al. 2025, Thm 2 as stated there: centred simplex ETF; zero iff ``K mu >= 1``.
+def bce_centered(mu: float, classes: int, decay_b: float) -> Logits:
+    """Li et al. 2025, Thm 2 as stated there: centered simplex ETF; zero iff ``K mu >= 1``.
 
     Its bias is the root of their equation, ``-logit((K-1) mu + decay_b beta) + (K-1) logit(mu - decay_b beta)
     = K beta``. ``decay_b = inf`` is the problem without bias: ``sigma(-(K-1)a/K) + sigma(-a/K) = K mu``.
@@ -76,8 +76,8 @@ def bce_centred(mu: float, classes: int, decay_b: float) -> Logits:
     if K * mu >= 1.0:
         # a = 0: only the bias is left, K sigma(beta) - 1 + K decay_b beta = 0.
         if np.isinf(decay_b):
-            return _centred(0.0, 0.0, K)
-        return _centred(0.0, brentq(lambda x: K * expit(x) - 1.0 + K * decay_b * x, -50.0, 50.0, xtol=1e-15), K)
+            return _centered(0.0, 0.0, K)
+        return _centered(0.0, brentq(lambda x: K * expit(x) - 1.0 + K * decay_b * x, -50.0, 50.0, xtol=1e-15), K)
     if decay_b == 0:
         p, q = -float(logit((K - 1) * mu)), float(logit(mu))
     else:
@@ -98,7 +98,7 @@ def bce_mean_shifted(mu: float, classes: int, decay_b: float) -> Logits:
 
 
 def bce(mu: float, classes: int, decay_b: float) -> Logits:
-    """BCE's minimiser: the centred one iff the loss pulls its mean logit down by at most K mu.
+    """BCE's minimizer: the centered one iff the loss pulls its mean logit down by at most K mu.
 
     The pull is ``(K-1) sigma(q) - sigma(-p)``: with a bias it is ``K decay_b |beta|``, and below the threshold
     ``K mu = 1`` it is at most K mu iff ``sigma(q) <= 2 mu``. Beyond it a mean mode c < 0 takes over what the bias
@@ -109,9 +109,9 @@ def bce(mu: float, classes: int, decay_b: float) -> Logits:
     are never pulled. Three without bias have c = 0 for ``3 (8 - sqrt 32)/16 <= K mu < 1``, more never below 1.
     """
     K = classes
-    centred = bce_centred(mu, K, decay_b)
-    if (K - 1) * expit(centred.q) - expit(-centred.p) <= K * mu:
-        return centred
+    centered = bce_centered(mu, K, decay_b)
+    if (K - 1) * expit(centered.q) - expit(-centered.p) <= K * mu:
+        return centered
     if K * mu < 1.0:
         return bce_mean_shifted(mu, K, decay_b)
     m, beta = float(logit(1.0 / K + mu)), 0.0 - mu / decay_b

@@ -38,10 +38,10 @@ class Contrastive:
         t: grid of t (m,), up to 0 the part that decides.
         phi: the bound there (m,).
         excess: least ``(l(z) - phi(t)) / min(1, spread^2)`` over random z with unequal negatives,
-            minimised over a common shift; positive where equality forces equal negatives.
-        tie: a c > 0 with two minimisers of ``phi + c |t|``, or None when all are unique.
-        tied: those two minimisers, or None.
-        rising: whether ``phi(t) >= phi(0)`` for t > 0, so that no minimiser is positive.
+            minimized over a common shift; positive where equality forces equal negatives.
+        tie: a c > 0 with two minimizers of ``phi + c |t|``, or None when all are unique.
+        tied: those two minimizers, or None.
+        rising: whether ``phi(t) >= phi(0)`` for t > 0, so that no minimizer is positive.
         shift: largest ``l(z) - phi(t)`` over points with equal negatives: 0 iff "if and only if" holds.
     """
 
@@ -114,7 +114,7 @@ def _values(loss: Loss, classes: int, tau: Any, means: Any, z: Any) -> tuple[Arr
 
 
 def _tie(t: np.ndarray, phi: np.ndarray) -> tuple[float | None, tuple[float, float] | None]:
-    """A rising edge of the lower convex hull that leaves phi below it by more than rounding: two minimisers."""
+    """A rising edge of the lower convex hull that leaves phi below it by more than rounding: two minimizers."""
     hull: list[int] = []
     for i in range(t.size):
         while len(hull) >= 2:

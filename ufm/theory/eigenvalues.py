@@ -72,7 +72,7 @@ class Spectrum:
 
     @property
     def condition(self) -> float:
-        """Largest over smallest eigenvalue off the kernel: the local condition number of a minimiser."""
+        """Largest over smallest eigenvalue off the kernel: the local condition number of a minimizer."""
         return self.largest / self.smallest_positive
 
     def distinct(self, rtol: float = 1e-12) -> list[tuple[float, int]]:

@@ -31,7 +31,7 @@ from ufm.theory.spheres import EPS, optimal_bias
 
 @dataclass(frozen=True)
 class Held:
-    """The minimiser with a fixed simplex-ETF classifier.
+    """The minimizer with a fixed simplex-ETF classifier.
 
     Attributes:
         score: x, the positive score ``w_k'h_k``; the negative ones are ``-x/(K-1)``.

@@ -1,4 +1,4 @@
-"""Closed-form global minimisers of balanced problems."""
+"""Closed-form global minimizers of balanced problems."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BLUNT = 1e-9
 
 
 class NoClosedForm(InputError):  # noqa: N818 - a verdict, not a mishap
-    """The problem has no closed-form minimiser; the message says why.
+    """The problem has no closed-form minimizer; the message says why.
 
     >>> import ufm
     >>> ufm.theory.minimizer(ufm.Problem(3, 4, per_class=(3, 2, 1)))
@@ -79,12 +79,12 @@ class Symmetric(NamedTuple):
     reason: str
 
 
-_reduce = in_float64(reduce_scalar, static=("centred", "merged", "size"), effort=1)
+_reduce = in_float64(reduce_scalar, static=("centered", "merged", "size"), effort=1)
 
 
-def _reduction(problem: Problem, *, centred: bool = False, merged: bool = False) -> Reduction:
+def _reduction(problem: Problem, *, centered: bool = False, merged: bool = False) -> Reduction:
     """`reduce` in float64, as numbers on the host."""
-    solution = jax.tree.map(float, _reduce(*scalar_problem(problem), merged=merged, **static_part(problem, centred)))
+    solution = jax.tree.map(float, _reduce(*scalar_problem(problem), merged=merged, **static_part(problem, centered)))
     if solution.value == -np.inf:
         raise NoClosedForm(f"loss = {problem.loss}: no minimum at these decays: unbounded below, as far as searched")
     if not np.isfinite(solution.value):
@@ -111,7 +111,7 @@ def refuse_asymmetric(problem: Problem, model: type[Model] = Linear) -> None:
 
 
 def symmetric_minimizer(problem: Problem) -> Symmetric:
-    """The scalar minimiser alone, and whether it is proven to be the minimum.
+    """The scalar minimizer alone, and whether it is proven to be the minimum.
 
     Its cost depends on neither n nor d; `minimizer` adds the point, and judges by that.
 
@@ -128,7 +128,7 @@ def symmetric_minimizer(problem: Problem) -> Symmetric:
         least = problem.classes - 1
         raise NoClosedForm(f"dim = {problem.dim}: no closed form below classes - 1 = {least}")
     # K - 1 dimensions hold the classes apart or their common mean, not both.
-    best = min((_reduction(problem, centred=True), _reduction(problem, merged=True)), key=lambda r: r.value)
+    best = min((_reduction(problem, centered=True), _reduction(problem, merged=True)), key=lambda r: r.value)
     reason = f"the minimizer without a bound on the dimension has rank K = {rank}, more than dim = {problem.dim}"
     return Symmetric(best, False, min(bound, best.value), reason)
 
@@ -149,8 +149,8 @@ def _logits(problem: Problem, solution: Reduction) -> np.ndarray:
     return solution.gap * (np.arange(K) == 0) + (solution.shift - solution.gap) / K + solution.bias
 
 
-def minimizer(problem: Problem, key: Array | None = None) -> Minimizer:
-    """The best symmetric point of a balanced ``problem``; theory only, nothing is optimised in W, H.
+def minimizer(problem: Problem, key: Array | int | None = None) -> Minimizer:
+    """The best symmetric point of a balanced ``problem``; theory only, nothing is optimized in W, H.
 
     Whether it is the global minimum is computed, not assumed: ``exact``, with the ``reason`` where it is not.
 
@@ -159,7 +159,7 @@ def minimizer(problem: Problem, key: Array | None = None) -> Minimizer:
 
     Args:
         problem: balanced, with a free classifier.
-        key: rotates the features at random.
+        key: a seed or JAX key that rotates the features at random.
 
     Raises:
         NoClosedForm: for imbalanced counts, a fixed classifier, a loss that tells classes apart or is unbounded
@@ -190,7 +190,7 @@ def minimizer(problem: Problem, key: Array | None = None) -> Minimizer:
     )
 
 
-def _on_spheres(problem: Problem, key: Array | None) -> Minimizer:
+def _on_spheres(problem: Problem, key: Array | int | None) -> Minimizer:
     """The closed form of `theory.spheres`, x and y the weights of its two modes, as a point.
 
     ``w_k = sqrt(x) u_k + sqrt(|y|) m`` and ``h_k = sqrt(x) u_k - sign(y) sqrt(|y|) m``, u a simplex ETF of unit rows.
@@ -241,7 +241,7 @@ def _judged_at(problem: Problem, best: Reduction, W: Any, means: Any, b: Any) ->
     return not reason, bound if reason else best.value, reason
 
 
-def _factors(problem: Problem, solution: Reduction, key: Array | None) -> tuple[Any, Any, Any]:
+def _factors(problem: Problem, solution: Reduction, key: Array | int | None) -> tuple[Any, Any, Any]:
     """``W = sqrt(a r) U + mean mode``, class means ``h_k = +- w_k / r`` by mode (K, d), and the bias.
 
     ``U U' = M`` and ``r = sqrt(n decay_H/decay_W)``.

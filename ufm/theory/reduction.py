@@ -1,6 +1,6 @@
 """A balanced problem as a scalar one.
 
-By symmetry (and convexity, through the lift) a minimiser has class logits
+By symmetry (and convexity, through the lift) a minimizer has class logits
 
     Z = a (I - J/K) + (c/K) J + beta 1 1',
 
@@ -38,7 +38,7 @@ FURTHEST_SHIFT = 40.0
 
 
 class Regime(enum.IntEnum):
-    """What the minimiser of a balanced problem looks like."""
+    """What the minimizer of a balanced problem looks like."""
 
     ZERO = 0
     ETF = 1
@@ -53,7 +53,7 @@ class Regime(enum.IntEnum):
 @pytree()
 @dataclass(frozen=True)
 class Reduction:
-    """Minimiser of the scalar problem; arrays, so reductions batch.
+    """Minimizer of the scalar problem; arrays, so reductions batch.
 
     Attributes:
         gap: a, the difference between the logit of the true class and of any other; negative for a loss that
@@ -98,12 +98,12 @@ def bias_stiffness(problem: Problem) -> Any:
     return factor * problem.decay.b
 
 
-def reduce(problem: Problem, *, centred: bool = False) -> Reduction:
+def reduce(problem: Problem, *, centered: bool = False) -> Reduction:
     """Solve the scalar problem of a balanced ``problem``, for any loss that treats classes alike.
 
     Args:
         problem: balanced, with a free classifier; leaves may be traced, so reductions batch.
-        centred: forbid the mean mode (c = 0), as dimension ``K - 1`` does.
+        centered: forbid the mean mode (c = 0), as dimension ``K - 1`` does.
 
     Returns:
         A `Reduction`, in JAX's default float; `minimizer` computes in float64 whatever the default.
@@ -124,7 +124,7 @@ def reduce(problem: Problem, *, centred: bool = False) -> Reduction:
     (['etf', 'mean-shifted'], [-4.14, -0.01])
     """
     loss, *numbers = scalar_problem(problem)
-    return reduce_scalar(loss, *map(jnp.asarray, numbers), **static_part(problem, centred))
+    return reduce_scalar(loss, *map(jnp.asarray, numbers), **static_part(problem, centered))
 
 
 def scalar_problem(problem: Problem) -> tuple[Loss, float, Any, Any]:
@@ -132,10 +132,10 @@ def scalar_problem(problem: Problem) -> tuple[Loss, float, Any, Any]:
     return problem.loss, 1.0 * problem.classes, collapse_strength(problem), bias_stiffness(problem)
 
 
-def static_part(problem: Problem, centred: bool) -> dict[str, Any]:
+def static_part(problem: Problem, centered: bool) -> dict[str, Any]:
     """The static part. A loss with a formula for (p, q) takes K as a value: one program serves all K."""
     formula = type(problem.loss).at is not Loss.at
-    return {"centred": centred, "size": None if formula else problem.classes}
+    return {"centered": centered, "size": None if formula else problem.classes}
 
 
 def reduce_scalar(
@@ -144,14 +144,14 @@ def reduce_scalar(
     mu: Array,
     stiffness: Array,
     *,
-    centred: bool = False,
+    centered: bool = False,
     merged: bool = False,
     size: int | None = None,
 ) -> Reduction:
-    """Minimise ``phi(p, q) + mu ((K-1) |a| + |c|) + L beta^2/2`` over a, c and beta.
+    """Minimize ``phi(p, q) + mu ((K-1) |a| + |c|) + L beta^2/2`` over a, c and beta.
 
     The gap is scanned to both sides of zero on a geometric grid and every promising cell bisected, so that a loss with
-    several stationary gaps (focal) gets its global minimiser; for each gap the shift is a monotone root,
+    several stationary gaps (focal) gets its global minimizer; for each gap the shift is a monotone root,
     which assumes that the loss is convex along a common shift of all logits.
 
     Args:
@@ -159,7 +159,7 @@ def reduce_scalar(
         classes: K, as a number.
         mu: weight of the gap and the mean mode.
         stiffness: ``L``, inf without a bias.
-        centred: whether c = 0 is imposed.
+        centered: whether c = 0 is imposed.
         merged: whether a = 0 is imposed.
         size: K again, as a static integer, for a loss without a formula for (p, q).
     """
@@ -169,8 +169,8 @@ def reduce_scalar(
     stiffness = jnp.where(no_bias, 0.0, stiffness)
     limit = jnp.where(stiffness > 0, mu * K / jnp.where(stiffness > 0, stiffness, 1.0), jnp.inf)
     limit = jnp.where(no_bias, 0.0, limit)
-    frozen = no_bias & centred
-    if centred:
+    frozen = no_bias & centered
+    if centered:
         limit = jnp.where(no_bias, limit, jnp.inf)
 
     def phi(a: Array, m: Array) -> Array:

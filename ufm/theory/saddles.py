@@ -1,10 +1,10 @@
 """The ladder of exact critical points at which classes share one prototype.
 
-Merge the K classes into groups. By the principle of symmetric criticality (Palais 1979) a minimiser
+Merge the K classes into groups. By the principle of symmetric criticality (Palais 1979) a minimizer
 among the points that are symmetric inside each group is a critical point of the whole problem. With m
 equal groups of s = K/m it has class logits ``a (B B' - J/m) + (c/K) J + beta``, where (a, c, beta) solve
 the scalar problem of `reduction` for m classes, ``mu s`` for mu and the loss ``z -> loss(B z)``. m = 1 is
-the origin (up to bias and mean mode), m = K the minimiser. For cross-entropy
+the origin (up to bias and mean mode), m = K the minimizer. For cross-entropy
 
     a = log((m-1)(1-P)/P),   P = mu s (m-1),   value = log s + log(1 + (m-1) e^-a) + P a,
 
@@ -85,7 +85,7 @@ class Rung:
         """m, the number of groups."""
         return len(self.groups)
 
-    def params(self, key: Array | None = None) -> Params:
+    def params(self, key: Array | int | None = None) -> Params:
         """The point itself in float64, rotated at random by ``key``."""
         problem = self.problem
         U, sizes, Vt = np.linalg.svd(self.scores)
@@ -145,14 +145,14 @@ def ladder(problem: Problem) -> list[Rung]:
     return [rung for rung in rungs if rung is not None]
 
 
-_reduce = in_float64(reduce_scalar, static=("centred", "size"), effort=1)
+_reduce = in_float64(reduce_scalar, static=("centered", "size"), effort=1)
 
 
 def _rung(problem: Problem, m: int) -> Rung | None:
     K, s = problem.classes, problem.classes // m
     seen = max(m, 2)  # one group is solved as two that may not differ
     mu, stiffness = float(collapse_strength(problem)), float(bias_stiffness(problem))
-    found = _reduce(Merged(problem.loss, s, K), float(seen), mu * K / seen, stiffness, centred=False, size=None)
+    found = _reduce(Merged(problem.loss, s, K), float(seen), mu * K / seen, stiffness, centered=False, size=None)
     gap, shift = float(found.gap), float(found.shift) * K / seen
     rank = (m - 1) * (gap != 0) + (shift != 0)
     if rank > problem.dim or not np.isfinite(float(found.value)):  # the second: unbounded below
@@ -166,7 +166,7 @@ def merged(problem: Problem, groups: Sequence[int], seed: int = 0) -> Rung:
     """The critical point at which the classes form ``groups`` of unequal sizes, and its exact spectrum.
 
     No closed form is known: the problem restricted to points that are equal inside each group (it has no
-    saddles inside that set other than mergers of groups) is minimised by SciPy and polished by Newton.
+    saddles inside that set other than mergers of groups) is minimized by SciPy and polished by Newton.
 
     Args:
         problem: balanced.

@@ -1,7 +1,7 @@
 """The exact Hessian spectrum at a symmetric critical point, at a cost that depends on neither n nor d.
 
 At a point where the K classes form m groups of s = K/m that share one classifier row and one feature
-(m = K at the closed-form minimiser), the second variation of the objective is
+(m = K at the closed-form minimizer), the second variation of the objective is
 
     sum_i omega [dz_i' C_i dz_i / 2 + g_i' dW dh_i] + decays,    dz_i = dW h_i + W dh_i + db,
 

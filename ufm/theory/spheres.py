@@ -1,6 +1,6 @@
-"""Normalised models in closed form: what unit norms, a scale gamma and a bias lead to (balanced, d >= K).
+"""Normalized models in closed form: what unit norms, a scale gamma and a bias lead to (balanced, d >= K).
 
-By symmetry and convexity (as for the factors of `reduction`) a minimiser has the cosines
+By symmetry and convexity (as for the factors of `reduction`) a minimizer has the cosines
 
     X = x (K/(K-1)) M - y J,      x >= 0,  x + |y| <= 1,
 
@@ -16,7 +16,7 @@ For BCE with ``s+ = sigma(-p)``, ``s- = sigma(q)`` and a bias that costs ``L b^2
 bias per class, decay_b for a unified one) the bias equation is ``(K-1) s- - s+ + L b = 0``, and the ETF is
 optimal **iff L |b| <= s+ + s- at the ETF**, that is ``(K-2) s- <= 2 s+``, which is the condition without
 bias too. Beyond it, for K > 2, the mean mode takes over what the bias may not:
-``(K-2) s- = 2 s+``. This is the normalised twin of the condition ``decay_b |b| <= mu``. Without decay the
+``(K-2) s- = 2 s+``. This is the normalized twin of the condition ``decay_b |b| <= mu``. Without decay the
 ETF is always optimal, and the bias is that of Corollary 1 of Li et al. 2024 ("Rediscovering BCE Loss").
 """
 
@@ -35,7 +35,7 @@ EPS = float(np.finfo(float).eps)
 
 @dataclass(frozen=True)
 class Cosines:
-    """A minimiser on the spheres, up to rotation.
+    """A minimizer on the spheres, up to rotation.
 
     Attributes:
         etf: x, the weight of the simplex ETF.
@@ -102,7 +102,7 @@ def optimal_bias(p: float, q: float, classes: int, stiffness: float) -> float:
     free = -corollary_1(q, p, classes)
     if stiffness == 0 or free == 0:
         return free
-    ends = sorted((0.0, free))  # decay pulls the free bias towards zero
+    ends = sorted((0.0, free))  # decay pulls the free bias toward zero
     return float(brentq(bias_equation, *ends, (p, q, classes, stiffness), xtol=1e-15, rtol=4 * EPS))
 
 

@@ -8,7 +8,7 @@ decay_W decay_H)`` and L the stiffness of the bias (`reduction`) the dual point 
     f* >= D = -l*(s u) - (s (g + (K-1) h))^2 / (2 L).
 
 One column of K numbers is evaluated, whatever n and d, by the loss itself and by its conjugate: neither the formula
-for (p, q) that `reduction` minimises nor a claim about convexity enters.
+for (p, q) that `reduction` minimizes nor a claim about convexity enters.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def _outputs(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
 OUTPUTS = Theorem(
     id="binary/outputs",
     source="theory of this package",
-    statement="Softmax and sigmoids alike: regularisation alone sets how extreme the outputs are.",
+    statement="Softmax and sigmoids alike: regularization alone sets how extreme the outputs are.",
     formula="1 - (K-1) mu at the true class, mu elsewhere, mu = sqrt(n decay_W decay_H)",
     hypotheses=(loss(CE) | loss(BCE) & free_bias) & free_classifier & balanced & dim_at_least(-1) & separating,
     claim=_outputs,

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from scipy.optimize import minimize
 
 from ufm.atlas._claims import balanced_factors, random_for, weight, yes
@@ -15,7 +12,7 @@ from ufm.atlas._core import Evidence, Quantity, Theorem, Undecided, quantity
 from ufm.atlas._draw import Family, Shape
 from ufm.atlas.hypotheses import Hypothesis, away_from, no_bias
 from ufm.atlas.papers.hong2024 import IMBALANCED, MERGED
-from ufm.losses import CE, Custom
+from ufm.losses import CE
 from ufm.problem import Problem
 
 COUNTS: tuple[Shape, ...] = ((4, 5, (6, 6, 2, 2)), (5, 6, (9, 9, 1, 1, 1)))
@@ -25,21 +22,15 @@ DIRECT = 1e-4
 """Distance of rows that counts as none after a quasi-Newton solve."""
 
 
-def weighted(logits: Array, label: Array, weights: Any) -> Array:
-    """Cross-entropy times the weight of its class."""
-    return jnp.asarray(weights, logits.dtype)[label] * CE()(logits, label)
-
-
 def layer_peeled(problem: Problem) -> Problem:
-    """The layer-peeled model in its Lagrangian form: one feature per class, weights ``K n_k/N``, no bias.
+    """The layer-peeled model in its Lagrangian form: one feature per class, which counts ``n_k/N``, no bias.
 
-    The paper bounds ``sum ||w_k||^2/K <= E_W`` and ``sum ||h_k||^2/K <= E_H``. A minimiser of the Lagrangian
-    minimises that problem, too, with its own norms as the bounds: lower loss within them would lower the
+    The paper bounds ``sum ||w_k||^2/K <= E_W`` and ``sum ||h_k||^2/K <= E_H``. A minimizer of the Lagrangian
+    minimizes that problem, too, with its own norms as the bounds: lower loss within them would lower the
     Lagrangian. `least_loss_within` solves the bounded problem itself.
     """
-    weights = problem.classes * problem.counts / problem.samples
-    loss = Custom(weighted, {"weights": weights}, convex=True, shift_invariant=True, infimum=0.0)
-    return Problem(problem.classes, problem.dim, 1, loss, problem.decay, "none")
+    shares = problem.counts / problem.samples
+    return Problem(problem.classes, problem.dim, 1, CE(), problem.decay, "none", weights=shares)
 
 
 def merging_ratio(problem: Problem) -> float:

@@ -43,7 +43,7 @@ some_shared = Hypothesis("two classes of equal count", lambda p: bool(merging(p)
 
 
 def bias_alone(problem: Problem) -> np.ndarray:
-    """b° (K,), the minimiser of ``mean CE + decay_b/2 ||b||^2`` at W = H = 0: softmax(b) + decay_b b = n_k/N."""
+    """b° (K,), the minimizer of ``mean CE + decay_b/2 ||b||^2`` at W = H = 0: softmax(b) + decay_b b = n_k/N."""
     share, decay_b = problem.counts / problem.samples, float(problem.decay.b)
     if problem.bias != "per_class":
         return np.zeros(problem.classes)
@@ -109,7 +109,7 @@ def _vanishes(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
 TOTAL = Theorem(
     id="hong2024/zero",
     source=f"{PAPER}, total collapse",
-    statement="Everything is zero iff the logit gradient at the bias-only minimiser is small.",
+    statement="Everything is zero iff the logit gradient at the bias-only minimizer is small.",
     formula="||grad_Z(0, b°)|| <= sqrt(decay_W decay_H); the norm is sqrt(n_A)/N if n_A is shared by two classes",
     hypotheses=IMBALANCED & (bias_per_class | no_bias) & away_from("the threshold", lambda p: collapse_ratio(p)),
     claim=_vanishes,

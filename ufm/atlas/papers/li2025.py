@@ -55,9 +55,9 @@ BALANCED_BCE = loss(BCE) & free_classifier & balanced
 
 
 def bias_force(problem: Problem) -> float:
-    """``decay_b |b|/mu`` at the published minimiser: up to 1 it is the minimiser."""
+    """``decay_b |b|/mu`` at the published minimizer: up to 1 it is the minimizer."""
     mu, decay_b = strength(problem), equivalent_decay_b(problem)
-    return decay_b * abs(closed_forms.bce_centred(mu, problem.classes, decay_b).bias) / mu
+    return decay_b * abs(closed_forms.bce_centered(mu, problem.classes, decay_b).bias) / mu
 
 
 weak_force = number("decay_b |b|/mu", lambda p: bias_force(p), "<=", 1)
@@ -65,7 +65,7 @@ shift_invariant = Hypothesis("shift-invariant loss", lambda p: bool(p.loss.shift
 
 
 def _as_published(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
-    predicted = closed_forms.bce_centred(strength(problem), problem.classes, equivalent_decay_b(problem))
+    predicted = closed_forms.bce_centered(strength(problem), problem.classes, equivalent_decay_b(problem))
     return symmetric_logits(problem, evidence, predicted) + etf_geometry(problem, evidence)
 
 
@@ -82,7 +82,7 @@ THEOREM_1 = Theorem(
 THEOREM_2 = Theorem(
     id="li2025/2",
     source=f"{PAPER}, Thm 2, as stated in its poster and replies",
-    statement="Global minimisers of BCE collapse to a centred simplex ETF; the bias solves their equation.",
+    statement="Global minimizers of BCE collapse to a centered simplex ETF; the bias solves their equation.",
     formula="-logit((K-1)mu + decay_b b) + (K-1) logit(mu - decay_b b) = K b",
     hypotheses=BALANCED_BCE & dim_at_least(-1) & bias_per_class & separating,
     claim=_as_published,
@@ -93,8 +93,8 @@ THEOREM_2 = Theorem(
 
 def _corrected(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     predicted = closed_forms.bce(strength(problem), problem.classes, equivalent_decay_b(problem))
-    centred = predicted.shift == 0
-    quantities = symmetric_logits(problem, evidence, predicted) + etf_geometry(problem, evidence, centred=centred)
+    centered = predicted.shift == 0
+    quantities = symmetric_logits(problem, evidence, predicted) + etf_geometry(problem, evidence, centered=centered)
     W, _ = balanced_factors(problem, evidence.solution.params)
     mean = W.sum(axis=0)
     # The mean mode c puts sqrt(|c| sqrt(n) / K) into every row of W/sqrt(r): ||sum w_k||^2 = K sqrt(n) |c|.
@@ -106,7 +106,7 @@ def _corrected(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
 THEOREM_2_CORRECTED = Theorem(
     id="li2025/2-corrected",
     source=f"{PAPER}, Thm 2, corrected (this package)",
-    statement="BCE's minimiser is the centred ETF iff sigma(q) <= 2 mu there; beyond, all w_k share a mean vector.",
+    statement="BCE's minimizer is the centered ETF iff sigma(q) <= 2 mu there; beyond, all w_k share a mean vector.",
     formula="with a bias: iff decay_b |b| <= mu, and beyond b = -mu/decay_b; sigma(q) = 2 mu, sigma(-p) = (K-2) mu",
     hypotheses=BALANCED_BCE & dim_at_least(0) & separating,
     claim=_corrected,
@@ -116,14 +116,14 @@ THEOREM_2_CORRECTED = Theorem(
 
 
 def _bce_threshold(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
-    predicted = closed_forms.bce_centred(strength(problem), problem.classes, equivalent_decay_b(problem))
+    predicted = closed_forms.bce_centered(strength(problem), problem.classes, equivalent_decay_b(problem))
     return symmetric_logits(problem, evidence, predicted) + all_zero(problem, evidence)
 
 
 BCE_ZERO = Theorem(
     id="li2025/bce-zero",
     source=f"{PAPER}, from Thm 2",
-    statement="Above the threshold of cross-entropy the minimiser of BCE too is W = H = 0.",
+    statement="Above the threshold of cross-entropy the minimizer of BCE too is W = H = 0.",
     formula="zero if K mu >= 1 and decay_b |b| <= mu for the bias of W = H = 0",
     hypotheses=BALANCED_BCE & dim_at_least(-1) & with_bias & not_separating & weak_force,
     claim=_bce_threshold,

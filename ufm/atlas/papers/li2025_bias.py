@@ -59,14 +59,14 @@ def _eq_3(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     rho = float(np.sum(np.asarray(evidence.solution.params.W) ** 2))
     s = float(1.0 / (np.sqrt(problem.counts[0]) * float(problem.decay.ratio)))
     separates = separation(s * rho / (K - 1), float(problem.decay.b), K) > 1.0
-    # z = w'h + b: a positive is recognised when z > 0, a negative when z < 0.
+    # z = w'h + b: a positive is recognized when z > 0, a negative when z < 0.
     bias, scores = evidence.bias, evidence.scores
     measured = scores["positive"]["min"] + bias.min() > 0 > scores["negative"]["max"] + bias.max()
     return [yes("the bias separates positive from negative scores", separates, measured)]
 
 
 def _sides_of_eq_3(problem: Problem) -> float:
-    a = closed_forms.bce_centred(strength(problem), problem.classes, float(problem.decay.b)).gap
+    a = closed_forms.bce_centered(strength(problem), problem.classes, float(problem.decay.b)).gap
     return separation(a, float(problem.decay.b), problem.classes)
 
 
@@ -218,7 +218,7 @@ off_the_boundary = away_from("the boundary", lambda p: equivalent_decay_b(p) / b
 BOUNDARY = Theorem(
     id="li2025/boundary",
     source=f"{PAPER}, Thm 2: exact end of its validity (this package)",
-    statement="The minimiser of BCE leaves the centred ETF exactly where decay_b |b| = sqrt(n decay_W decay_H).",
+    statement="The minimizer of BCE leaves the centered ETF exactly where decay_b |b| = sqrt(n decay_W decay_H).",
     formula="decay_b = K mu / [logit((K-2) mu) - (K-1) logit(2 mu)], both regimes meeting there",
     hypotheses=BALANCED_BCE & dim_at_least(0) & classes_above(2) & decayed_bias & separating & off_the_boundary,
     claim=_boundary,

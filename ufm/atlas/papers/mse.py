@@ -53,7 +53,7 @@ def _free_bias(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
 WITH_BIAS = Theorem(
     id="mse/bias",
     source="Zhou et al. 2022 (MSE), Thm 3.1; Tirer & Bruna 2022, Thm 3.2",
-    statement="With a free bias the global minimisers of rescaled MSE collapse to a centred simplex ETF.",
+    statement="With a free bias the global minimizers of rescaled MSE collapse to a centered simplex ETF.",
     formula="linear equations for (p, q): see closed_forms.mse",
     hypotheses=SQUARES & free_bias & apart,
     claim=_free_bias,
@@ -81,7 +81,7 @@ def _frame(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
 NO_BIAS = Theorem(
     id="mse/no-bias",
     source="Tirer & Bruna 2022, Thm 3.1",
-    statement="Without bias the global minimisers of MSE collapse to an orthogonal frame, not an ETF.",
+    statement="Without bias the global minimizers of MSE collapse to an orthogonal frame, not an ETF.",
     formula="W H = (1 - K mu/2) I for ||z - e_k||^2",
     hypotheses=SQUARES & plain & no_bias & number("K mu", K_mu, "<", 2),
     claim=_frame,
@@ -90,7 +90,7 @@ NO_BIAS = Theorem(
 
 
 def _decayed(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
-    shape = etf_geometry(problem, evidence, centred=False) if _predicted(problem).gap > 0 else []
+    shape = etf_geometry(problem, evidence, centered=False) if _predicted(problem).gap > 0 else []
     return symmetric_logits(problem, evidence, _predicted(problem)) + shape
 
 

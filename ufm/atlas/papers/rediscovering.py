@@ -59,7 +59,7 @@ def _threshold(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
 
 def _excess(problem: Problem) -> float:
     """``e^(B-A)/(2K - 3)`` at the minimum."""
-    gap = closed_forms.bce_centred(strength(problem), problem.classes, 0.0).gap
+    gap = closed_forms.bce_centered(strength(problem), problem.classes, 0.0).gap
     return float(np.exp(gap - least_gap(problem.classes)))
 
 
@@ -121,13 +121,13 @@ NAIVE = Theorem(
     draw=Family(lambda rng: CE(), SHAPES),
 )
 
-# On spheres: the published claim for normalised losses, and where its ETF ends ---------------------
+# On spheres: the published claim for normalized losses, and where its ETF ends ---------------------
 
-NORMALISED_LOSS = loss(BCE) & on_spheres & balanced & dim_at_least(0)
+NORMALIZED_LOSS = loss(BCE) & on_spheres & balanced & dim_at_least(0)
 
 
 def etf(problem: Problem) -> Cosines:
-    """The simplex ETF, cosines 1 and -1/(K-1), with the bias that suits it best under normalised BCE."""
+    """The simplex ETF, cosines 1 and -1/(K-1), with the bias that suits it best under normalized BCE."""
     gamma, K, stiffness = float(problem.model.gamma), problem.classes, float(bias_stiffness(problem))
     b = spheres.optimal_bias(gamma, -gamma / (K - 1), K, stiffness)
     p, q = gamma + b, -gamma / (K - 1) + b
@@ -146,35 +146,35 @@ def _regime(problem: Problem) -> tuple[bool, bool]:
     return found.etf > 0, found.mean != 0
 
 
-NORMALISED_BCE = Theorem(
+NORMALIZED_BCE = Theorem(
     id="rediscovering/normalised",
     source="Rediscovering BCE, L_bce-nu and L_bce-nd, read with a decayed bias",
-    statement="Global minimisers of BCE over unit norms are a simplex ETF, the bias being the best one for it.",
+    statement="Global minimizers of BCE over unit norms are a simplex ETF, the bias being the best one for it.",
     formula="cosines 1 and -1/(K-1), (K-1) sigma(q) - sigma(-p) + L b = 0",
-    hypotheses=NORMALISED_LOSS & with_bias,
+    hypotheses=NORMALIZED_LOSS & with_bias,
     claim=lambda p, e: collapsed_cosines(p, e, etf(p)),
     recorded=Verdict.REFUTED,
     draw=SphereFamily(lambda rng: BCE(), WIDE, ("per_class", "unified")),
 )
-NORMALISED_BCE_CORRECTED = Theorem(
+NORMALIZED_BCE_CORRECTED = Theorem(
     id="rediscovering/normalised-corrected",
-    source="Rediscovering BCE, normalised losses, corrected (this package)",
-    statement="Normalised BCE is minimised by the ETF iff the bias is cheap enough; beyond, all w_k share a mean.",
+    source="Rediscovering BCE, normalized losses, corrected (this package)",
+    statement="Normalized BCE is minimized by the ETF iff the bias is cheap enough; beyond, all w_k share a mean.",
     formula="ETF iff (K-2) sigma(q) <= 2 sigma(-p) there, with a bias: L|b| <= sigma(-p) + sigma(q), L = K decay_b "
     "(unified: decay_b); beyond, (K-2) sigma(q) = 2 sigma(-p)",
-    hypotheses=NORMALISED_LOSS,
+    hypotheses=NORMALIZED_LOSS,
     claim=_bce,
     case=lambda p: _regime(p),
     draw=SphereFamily(lambda rng: BCE(), WIDE, ("per_class", "unified", "none")),
 )
-NORMALISED_FREE_BIAS = Theorem(
+NORMALIZED_FREE_BIAS = Theorem(
     id="rediscovering/normalised-1",
-    source="Rediscovering BCE, Cor. 1 for normalised losses",
-    statement="With a free bias normalised BCE is minimised by the ETF, and the bias is the best unified threshold.",
+    source="Rediscovering BCE, Cor. 1 for normalized losses",
+    statement="With a free bias normalized BCE is minimized by the ETF, and the bias is the best unified threshold.",
     formula="e^-b = [(K-2) e^A + sqrt((K-2)^2 e^2A + 4 (K-1) e^(A+B))]/2, B = gamma, A = -gamma/(K-1)",
-    hypotheses=NORMALISED_LOSS & free_bias,
+    hypotheses=NORMALIZED_LOSS & free_bias,
     claim=lambda p, e: collapsed_cosines(p, e, etf(p)),
     draw=SphereFamily(lambda rng: BCE(), WIDE, ("per_class", "unified"), decay_b=(0.0, 0.0)),
 )
 
-THEOREMS = (COROLLARY_1, NAIVE, NORMALISED_BCE, NORMALISED_BCE_CORRECTED, NORMALISED_FREE_BIAS)
+THEOREMS = (COROLLARY_1, NAIVE, NORMALIZED_BCE, NORMALIZED_BCE_CORRECTED, NORMALIZED_FREE_BIAS)

@@ -34,7 +34,7 @@ nearly_free = number("N sqrt(decay_W decay_H)", lambda p: p.samples * weight(p),
 def _svm(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     """Primal and dual of ``min ||Z||_* : z_k - z_j >= 1`` at SELI, from its singular value decomposition alone.
 
-    The dual maximises ``sum alpha`` over alpha >= 0 with ``|| sum_ij alpha_ij (e_k - e_j) e_i' ||_op <= 1``; the
+    The dual maximizes ``sum alpha`` over alpha >= 0 with ``|| sum_ij alpha_ij (e_k - e_j) e_i' ||_op <= 1``; the
     polar factor of the SEL matrix is such a matrix when its entries off the true class are not positive.
     """
     Z = sel_matrix(problem)
@@ -112,8 +112,8 @@ def _limit(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
 
 LIMIT = Theorem(
     id="thrampoulidis2022/limit",
-    source=f"{PAPER}, regularisation path; its rate: this package",
-    statement="As the decays vanish the minimisers tend to the SELI geometry, at the rate 1/log(1/decay).",
+    source=f"{PAPER}, regularization path; its rate: this package",
+    statement="As the decays vanish the minimizers tend to the SELI geometry, at the rate 1/log(1/decay).",
     formula="d Z/d log(1/lambda) = Y - 1 1'/K + O(1/log^2), W W' and H' H likewise with V L V' and U L U'",
     hypotheses=UNBIASED & nearly_free,
     claim=_limit,

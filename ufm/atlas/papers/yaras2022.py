@@ -17,14 +17,14 @@ def _ce(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     return collapsed_cosines(problem, evidence, theory.ce(float(problem.model.gamma), problem.classes))
 
 
-NORMALISED_CE = Theorem(
+NORMALIZED_CE = Theorem(
     id="yaras2022/ce",
     source="Yaras et al. 2022, Thm 1; with a decayed bias: this package",
-    statement="Global minimisers of CE over unit norms collapse to a simplex ETF for every temperature.",
+    statement="Global minimizers of CE over unit norms collapse to a simplex ETF for every temperature.",
     formula="minimum log(1 + (K-1) exp(-K gamma/(K-1)))",
     hypotheses=loss(CE) & on_spheres & balanced & dim_at_least(0) & (no_bias | decayed_bias),
     claim=_ce,
     draw=SphereFamily(lambda rng: CE(), WIDE, ("none", "per_class")),
 )
 
-THEOREMS = (NORMALISED_CE,)
+THEOREMS = (NORMALIZED_CE,)

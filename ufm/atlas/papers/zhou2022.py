@@ -53,7 +53,7 @@ def _ls(problem: Problem) -> Logits:
     return closed_forms.label_smoothing(strength(problem), problem.classes, float(problem.loss.hyper["alpha"]))
 
 
-def _ls_minimiser(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+def _ls_minimizer(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     return symmetric_logits(problem, evidence, _ls(problem)) + etf_geometry(problem, evidence)
 
 
@@ -64,16 +64,16 @@ def _ls_threshold(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
 LABEL_SMOOTHING = Theorem(
     id="zhou2022/ls",
     source=f"{PAPER}, Thm 1 for label smoothing",
-    statement="Global minimisers of label smoothing collapse to a centred simplex ETF.",
+    statement="Global minimizers of label smoothing collapse to a centered simplex ETF.",
     formula="a = log(1/(alpha/K + mu) - K + 1)",
     hypotheses=SMOOTHING & smoothed_separating,
-    claim=_ls_minimiser,
+    claim=_ls_minimizer,
     draw=SMOOTHED,
 )
 LABEL_SMOOTHING_ZERO = Theorem(
     id="zhou2022/ls-zero",
     source=f"{PAPER}, from Thm 1",
-    statement="Above a threshold the minimiser of label smoothing is W = H = 0.",
+    statement="Above a threshold the minimizer of label smoothing is W = H = 0.",
     formula="zero iff alpha + K mu >= 1",
     hypotheses=SMOOTHING & smoothed_not_separating,
     claim=_ls_threshold,
@@ -101,7 +101,7 @@ def best_focal(problem: Problem) -> Logits:
     return min(points, key=lambda point: minimum(problem, point))
 
 
-def _focal_minimiser(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+def _focal_minimizer(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     predicted = best_focal(problem)
     shape = etf_geometry(problem, evidence) if predicted.gap > 0 else all_zero(problem, evidence)
     return symmetric_logits(problem, evidence, predicted) + shape
@@ -110,10 +110,10 @@ def _focal_minimiser(problem: Problem, evidence: Evidence) -> Sequence[Quantity]
 FOCAL = Theorem(
     id="zhou2022/focal",
     source=f"{PAPER}, Thm 1 for focal loss",
-    statement="Global minimisers of focal loss collapse to a centred simplex ETF.",
+    statement="Global minimizers of focal loss collapse to a centered simplex ETF.",
     formula="(1-pi)^gamma [(1-pi) - gamma pi log pi] = (K-1) mu, pi = 1/(1 + (K-1) e^-a); the best root or a = 0",
     hypotheses=FOCAL_LOSS & dim_at_least(-1),
-    claim=_focal_minimiser,
+    claim=_focal_minimizer,
     case=lambda p: best_focal(p).gap > 0,
     draw=Family(random_focal, SHAPES, strength=(0.01, 0.9)),
 )
@@ -132,8 +132,8 @@ def _contrastive(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     found = contrastive(problem.loss, problem.classes, evidence.seed)
     return [
         yes("equality only at equal negatives", True, found.excess > 0),
-        yes("one minimiser of phi + c |t| for every c", True, found.tie is None),
-        yes("no positive minimiser", True, found.rising),
+        yes("one minimizer of phi + c |t| for every c", True, found.tie is None),
+        yes("no positive minimizer", True, found.rising),
         yes("equality at all equal negatives", reached_by_all(problem.loss), found.shift < 1e-9),
     ]
 
@@ -177,11 +177,11 @@ CONTRASTIVE_FOCAL_CORRECTED = Theorem(
     id="zhou2022/contrastive-focal-corrected",
     source=f"{PAPER}, Def. 1 for focal loss, corrected (this package)",
     statement="Focal loss has the property iff F is convex up to log(K-1): for few classes.",
-    formula="phi + c|t| has two minimisers for some c iff F''(log(K-1)) < 0, F(y) = sigmoid(y)^gamma softplus(y)",
+    formula="phi + c|t| has two minimizers for some c iff F''(log(K-1)) < 0, F(y) = sigmoid(y)^gamma softplus(y)",
     hypotheses=loss(Focal) & any_classifier & classes_above(2),
     claim=lambda p, e: [
         yes(
-            "one minimiser of phi + c |t| for every c",
+            "one minimizer of phi + c |t| for every c",
             _convex_up_to_equality(p),
             contrastive(p.loss, p.classes, e.seed).tie is None,
         )

@@ -23,10 +23,10 @@ from ufm.atlas.papers.zhou2022 import (
     smoothed_separating,
 )
 from ufm.atlas.papers.zhu2021 import coarse_point, escape, saddles
-from ufm.landscape import convex_probability
 from ufm.landscape.critical import CriticalPoint, Escape
 from ufm.landscape.finder import LIMIT, find_critical_points, structured_starts
 from ufm.landscape.hvp import Hessian
+from ufm.losses import Focal
 from ufm.problem import Params, Problem
 from ufm.theory import closed_forms, minimizer
 
@@ -81,7 +81,7 @@ def _found_points(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     if not found:
         raise Undecided("the search found no critical point")
     others = [c for c in found if c.value > least * (1.0 + 1e-9)]
-    safe = convex_probability(float(problem.loss.hyper["gamma"]))
+    safe = Focal(problem.loss.hyper["gamma"]).convex_probability
     steep = [c.escape for c in others if c.escape.promised < 0]
     size = max((abs(e.promised) for e in steep), default=1.0)
     trapped = [c for c in others if c.escape.promised >= 0 and _least_probability(problem, c.params) >= safe]

@@ -46,7 +46,7 @@ CROSS_ENTROPY = loss(CE) & free_classifier & balanced & dim_at_least(-1)
 convex_loss = Hypothesis("convex loss", lambda p: bool(p.loss.convex), lambda p: str(p.loss))
 
 
-def _minimiser(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
+def _minimizer(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     predicted = closed_forms.ce(strength(problem), problem.classes)
     return symmetric_logits(problem, evidence, predicted) + etf_geometry(problem, evidence)
 
@@ -56,20 +56,20 @@ def _threshold(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     return symmetric_logits(problem, evidence, predicted) + all_zero(problem, evidence)
 
 
-MINIMISER = Theorem(
+MINIMIZER = Theorem(
     id="zhu2021/3.1",
     source=f"{PAPER}, Thm 3.1",
-    statement="Global minimisers of cross-entropy collapse to a centred simplex ETF with equal biases.",
+    statement="Global minimizers of cross-entropy collapse to a centered simplex ETF with equal biases.",
     formula="a = log(1/mu - K + 1), mu = sqrt(n decay_W decay_H)",
     hypotheses=CROSS_ENTROPY & separating,
-    claim=_minimiser,
+    claim=_minimizer,
     draw=FAMILY,
 )
 
 THRESHOLD = Theorem(
     id="zhu2021/zero",
     source=f"{PAPER}, from Thm 3.1",
-    statement="Above a threshold of the decays the minimiser of cross-entropy is W = H = 0.",
+    statement="Above a threshold of the decays the minimizer of cross-entropy is W = H = 0.",
     formula="zero iff K mu >= 1",
     hypotheses=CROSS_ENTROPY & not_separating,
     claim=_threshold,
@@ -118,7 +118,7 @@ def coarse_gap(mu: float, classes: int, groups: int, alpha: float = 0.0) -> floa
 
 
 def coarse_point(problem: Problem, groups: int, alpha: float = 0.0) -> Params:
-    """The minimiser among points that merge the classes into ``groups`` equal groups; critical in the full problem.
+    """The minimizer among points that merge the classes into ``groups`` equal groups; critical in the full problem.
 
     CE and label smoothing: ``Zbar = a (B B' - J/m)``, B = I_m (x) 1_s, with the a of `coarse_gap`.
     """
@@ -127,7 +127,7 @@ def coarse_point(problem: Problem, groups: int, alpha: float = 0.0) -> Params:
     r = np.sqrt(problem.counts[0]) * float(problem.decay.ratio)
     rows = np.zeros((K, problem.dim))
     if m > 1:
-        # B B' - J/m = s (B Q'/sqrt s)(B Q'/sqrt s)', Q the orthonormal basis of centred vectors.
+        # B B' - J/m = s (B Q'/sqrt s)(B Q'/sqrt s)', Q the orthonormal basis of centered vectors.
         rows[:, : m - 1] = np.repeat(geometry.helmert(m).T, K // m, axis=0)
     W = np.sqrt(a * r) * rows
     bias = {"per_class": np.zeros(K), "unified": np.zeros(()), "none": None}[problem.bias]
@@ -220,4 +220,4 @@ LEMMA = Theorem(
     draw=FAMILY,
 )
 
-THEOREMS = (MINIMISER, THRESHOLD, CERTIFICATE, STRICT_SADDLE, LEMMA)
+THEOREMS = (MINIMIZER, THRESHOLD, CERTIFICATE, STRICT_SADDLE, LEMMA)

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import ufm
-from ufm import InputError, measurement
-from ufm.measurement import measure_file
+from ufm import InputError
+from ufm.networks import measurement
+from ufm.networks.measurement import measure_file
 
 K, D, N = 5, 8, 101
 
@@ -69,7 +70,7 @@ def test_bfloat16_survives_every_format(arrays, tmp_path):
 
 
 def test_no_block_is_larger_than_asked(arrays, tmp_path):
-    from ufm.features import open_features
+    from ufm.networks.arrays import open_features
 
     for how, name in (("compressed", "a.npz"), ("npy", "b"), ("safetensors", "c.safetensors")):
         with open_features(save(tmp_path / name, arrays, how)) as (tables, _):

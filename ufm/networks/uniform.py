@@ -108,7 +108,7 @@ def uniform_accuracy(e: Extremes) -> Threshold:
 
     The count of open intervals over t is constant between end points and can only rise just after a
     left one, so the best t lies between a left end and the next right end. t is a real number: where
-    both ends are neighbouring floats no float lies between, and ``value`` is one of the ends.
+    both ends are neighboring floats no float lies between, and ``value`` is one of the ends.
 
     >>> import numpy as np
     >>> t = uniform_accuracy(Extremes(np.array([3.0, 5.0, 0.5]), np.array([0.0, 2.0, -1.0])))

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import ufm
-from ufm import InputError, measurement
+from ufm import InputError
 from ufm.geometry import random_rotation, simplex_etf
+from ufm.networks import measurement
 
 K, D, N = 5, 8, 101
 

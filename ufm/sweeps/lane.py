@@ -13,11 +13,10 @@ from jax import Array
 from ufm import metrics
 from ufm._base import cast
 from ufm.problem import Params, Problem
-from ufm.solvers import Solution, Status, answered, judged
-from ufm.solvers._core import TOLERANCES
+from ufm.solvers import TOLERANCES, Solution, Status, answered, judged
 from ufm.solvers.gradient import bias_and_scores
 from ufm.theory import Regime
-from ufm.theory.certificate import TIGHT, _certify
+from ufm.theory.certificate import traced_certificate
 
 FAILED = (Status.NONFINITE,)
 """Statuses of a lane that has no result: its numbers are NaN."""
@@ -40,7 +39,7 @@ def measure(problem: Problem, solution: Solution, bias_start: Array) -> dict[str
     solution = judged(problem, solution)
     wide = jnp.zeros((), float).dtype
     problem, params = problem.astype(wide), cast(solution.params, wide)
-    certificate = _certificate(problem, params)
+    certificate = traced_certificate(problem, params)
     labels = jnp.asarray(problem.labels)
     b = jnp.zeros((), wide) if params.b is None else params.b
     if problem.features == "per_class" and not problem.balanced:  # a class counts by its samples
@@ -75,15 +74,6 @@ def measure(problem: Problem, solution: Solution, bias_start: Array) -> dict[str
         "steps": solution.steps.astype(jnp.int32),
         "evaluations": jnp.asarray(solution.evaluations, wide),
     }
-
-
-def _certificate(problem: Problem, params: Params) -> Any:
-    """As `ufm.theory.certify`: the bias is polished only where that can help."""
-    plain = _certify(problem, params, polish=False)
-    if params.b is None:
-        return plain
-    tight = plain.gap <= TIGHT * jnp.maximum(1.0, jnp.abs(plain.value))
-    return jax.lax.cond(tight, lambda: plain, lambda: _certify(problem, params, polish=True))
 
 
 def smallest(solution: Solution) -> Array:

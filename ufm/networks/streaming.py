@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ufm._base import require
-from ufm.metrics import cosines
 from ufm.metrics.collapse import (
     agreement,
     between_inverse,
@@ -25,8 +24,9 @@ from ufm.metrics.collapse import (
     rounding,
     tied,
 )
-from ufm.metrics.cosines import class_sums, unit_sums
-from ufm.metrics.uniform import Extremes, extremes
+from ufm.networks import cosines
+from ufm.networks.cosines import class_sums, unit_sums
+from ufm.networks.uniform import Extremes, extremes
 
 Array64 = npt.NDArray[np.float64]
 Blocks = Callable[[], Iterable[npt.NDArray[Any]]]
@@ -52,7 +52,7 @@ class Histograms:
     negative: npt.NDArray[np.int64]
 
     def overlap(self) -> float:
-        """`ufm.metrics.uniform.overlap` at the edges of the bins: at most one bin's mass above the exact value."""
+        """`ufm.networks.uniform.overlap` at the edges of the bins: at most one bin's mass above the exact value."""
         below = np.concatenate([[0], np.cumsum(self.positive)]) / self.positive.sum()
         above = 1.0 - np.concatenate([[0], np.cumsum(self.negative)]) / self.negative.sum()
         return float(np.min(below + above))
@@ -64,9 +64,9 @@ class Statistics:
 
     Attributes:
         counts: samples per class (K,).
-        centred: class means minus the mean of all features (K, d).
-        centre: mean of all features (d,).
-        compactness: of the classes, as in `ufm.metrics.cosines`.
+        centered: class means minus the mean of all features (K, d).
+        center: mean of all features (d,).
+        compactness: of the classes, as in `ufm.networks.cosines`.
         distinctiveness: between them.
         energy: ``||H||_F^2``.
         scores: `Extremes` of the unbiased scores.
@@ -79,8 +79,8 @@ class Statistics:
     """
 
     counts: npt.NDArray[np.int64]
-    centred: Array64
-    centre: Array64
+    centered: Array64
+    center: Array64
     compactness: float
     distinctiveness: float
     energy: float
@@ -148,10 +148,10 @@ def statistics(
     distinctiveness = cosines.distinctiveness(units, counts)
     del units  # of the size of the means
     positive, total = np.asarray(ends.positive, float), sums.sum(axis=0)
-    centre = total / N
+    center = total / N
     sums /= counts[:, None]
     size = max(largest, float(np.linalg.norm(sums)))
-    means = np.subtract(sums, centre, out=sums)  # centered from here on
+    means = np.subtract(sums, center, out=sums)  # centered from here on
     others_mean = float(W.sum(axis=0, dtype=float) @ total - positive.sum()) / (N * (K - 1))
     low = min(least, float(positive.min()))
     high = max(float(np.max(ends.negative)), float(positive.max()))
@@ -160,18 +160,18 @@ def statistics(
     within = within.astype(W.dtype)
     small = max(float(small), rounding(d, W.dtype) * largest)  # deviations are taken in the precision of W
     half_norms = 0.5 * np.square(_norms(means))[:, None].astype(W.dtype)
-    centred, middle = means.astype(W.dtype), centre[:, None].astype(W.dtype)
-    far = float(_norms(centred).max())
+    centered, middle = means.astype(W.dtype), center[:, None].astype(W.dtype)
+    far = float(_norms(centered).max())
     deviation, furthest, spread, misplaced = 0.0, 0.0, 0.0, 0.0
     own, everything = np.zeros((2, BINS), np.int64)
     for H, k in _columns(blocks, labels, W):
         scores = W @ H
         width = steepest * _norms(H.T) + (shifted if bias is not None else 0.0)
         H = H - middle
-        away = H - centred[k].T
+        away = H - centered[k].T
         deviation += float(np.sum(np.square(within @ away, dtype=np.float64)))
         furthest = max(furthest, float(_norms(away.T).max()))
-        closeness = centred @ H
+        closeness = centered @ H
         closeness -= half_norms
         near = tied(closeness, closeness_rounding(_norms(H.T), far, largest, eps).astype(W.dtype))
         np.add(scores, offset, out=closeness)
@@ -185,8 +185,8 @@ def statistics(
         progress(len(k))
     return Statistics(
         counts=counts,
-        centred=means,
-        centre=centre,
+        centered=means,
+        center=center,
         compactness=compactness,
         distinctiveness=distinctiveness,
         energy=energy,

@@ -5,7 +5,7 @@ import pytest
 
 import ufm
 from ufm.geometry import random_rotation, simplex_etf
-from ufm.metrics.cosines import class_sums, compactness, distinctiveness, unit_sums
+from ufm.networks.cosines import class_sums, compactness, distinctiveness, unit_sums
 
 
 def brute(H: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from ufm import InputError
 from ufm.geometry import simplex_etf
-from ufm.metrics import uniform
+from ufm.networks import uniform
 
 
 def brute_threshold(positive: np.ndarray, negative: np.ndarray) -> float:
-    """A_uni from the definition: try a point between every two neighbouring scores."""
+    """A_uni from the definition: try a point between every two neighboring scores."""
     points = np.unique(np.concatenate([positive, negative]))
     middles = (points[1:] + points[:-1]) / 2
     return max([np.mean([p > t > n for p, n in zip(positive, negative, strict=True)]) for t in middles], default=0.0)
@@ -73,15 +73,15 @@ def test_all_accuracies_against_brute_force(case):
 @settings(max_examples=60, deadline=None)
 @given(scored(), st.randoms(use_true_random=False), st.integers(-3, 3), st.sampled_from([0.5, 2.0]))
 def test_invariance(case, random, shift, scale):
-    """Relabelling and reordering change nothing; t* moves with the scores."""
+    """Relabeling and reordering change nothing; t* moves with the scores."""
     scores, labels = case
     e = uniform.extremes(scores, labels)
     best = uniform.uniform_accuracy(e)
     samples = random.sample(range(labels.size), labels.size)
     classes = np.array(random.sample(range(len(scores)), len(scores)))
-    relabelled = np.empty_like(scores)
-    relabelled[classes] = scores
-    other = uniform.extremes((scale * relabelled + shift)[:, samples], classes[labels][samples])
+    relabeled = np.empty_like(scores)
+    relabeled[classes] = scores
+    other = uniform.extremes((scale * relabeled + shift)[:, samples], classes[labels][samples])
     moved = uniform.uniform_accuracy(other)
     assert moved.accuracy == best.accuracy
     np.testing.assert_allclose(moved.value, scale * best.value + shift)
@@ -99,8 +99,8 @@ def test_perfect_collapse_has_every_accuracy_one():
     assert uniform.class_wise_accuracy(e, labels, classes)[0] == 1.0
 
 
-def test_square_shares_no_threshold_with_its_neighbours_scaled_up():
-    """A square: neighbours at cosine 0. Scaling one class beyond another keeps the sample-wise accuracy only."""
+def test_square_shares_no_threshold_with_its_neighbors_scaled_up():
+    """A square: neighbors at cosine 0. Scaling one class beyond another keeps the sample-wise accuracy only."""
     W = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], float)
     H = W.T.copy()
     e = uniform.extremes(W @ H, np.arange(4))
@@ -132,7 +132,7 @@ def test_open_intervals_that_touch_do_not_meet():
     assert uniform.uniform_accuracy(e).accuracy == 0.5
 
 
-def test_float32_neighbours_have_a_threshold_between():
+def test_float32_neighbors_have_a_threshold_between():
     a = np.float32(1.0)
     b = np.nextafter(a, np.float32(2.0))
     best = uniform.uniform_accuracy(uniform.Extremes(np.array([b]), np.array([a])))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ufm
-from ufm.metrics import uniform
+from ufm.networks import uniform
 
 K, D, N = 5, 8, 101
 TIED = (3, 4)
@@ -47,8 +47,8 @@ def definitions(features, labels, weight, bias) -> dict[str, float]:
     scores, mask = F @ W.T, np.eye(K, dtype=bool)[labels]
     logits, own, others = scores + bias, scores[mask], scores[~mask]
     means = np.array([F[labels == k].mean(axis=0) for k in range(K)])
-    centre = F.mean(axis=0)
-    away, rows, centered = F - means[labels], W - W.mean(axis=0), means - centre
+    center = F.mean(axis=0)
+    away, rows, centered = F - means[labels], W - W.mean(axis=0), means - center
     S_W, S_B = away.T @ away / N, centered.T @ centered / K
     near = -((F[:, None] - means[None]) ** 2).sum(axis=2)
     decided, nearest = (x >= x.max(axis=1, keepdims=True) - 1e-12 for x in (logits, near))
@@ -223,8 +223,8 @@ MUTATIONS["nearest._ce"] = (
 MUTATIONS["nearest.Logits"] = (lambda old: lambda a, c, b, p, q: old(a, c, b, q, p), ["nearest.ce.negative"])
 PLAIN = {"bias.mean", "bias.std", "scores.negative.min"}
 """A mean, a deviation and a minimum that NumPy takes of what is given: no formula of ours."""
-HOMES = {name: f"ufm.metrics.{name}" for name in ("streaming", "configuration", "uniform", "cosines")}
-HOMES["nearest"] = "ufm.theory.nearest"
+HOMES = {name: f"ufm.networks.{name}" for name in ("streaming", "uniform", "cosines")}
+HOMES |= {"nearest": "ufm.networks.nearest_model", "configuration": "ufm.metrics.configuration"}
 
 
 @pytest.mark.parametrize("name", MUTATIONS)

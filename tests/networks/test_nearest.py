@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import ufm
+from ufm.networks.nearest_model import Observed, nearest
 from ufm.theory.closed_forms import bce
-from ufm.theory.nearest import Observed, nearest
 
 
 def problem_of(classes, mu, decay_b, loss="bce", bias="per_class", per_class=5):
@@ -186,7 +186,7 @@ MUTATIONS = {
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_wrong_formula_is_caught(name, monkeypatch):
     attribute, wrong = MUTATIONS[name]
-    module = importlib.import_module("ufm.theory.nearest")
+    module = importlib.import_module("ufm.networks.nearest_model")
     monkeypatch.setattr(module, attribute, wrong(getattr(module, attribute)))
     with pytest.raises(AssertionError):
         models_come_back(10)

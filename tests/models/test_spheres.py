@@ -1,4 +1,4 @@
-"""Normalised problems: geometry of the spheres, solves against closed forms, certificates."""
+"""Normalized problems: geometry of the spheres, solves against closed forms, certificates."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_corollary_1(classes, low, high):
 @pytest.mark.parametrize("stiffness", [0.0, 0.01, 1.0, 50.0, np.inf])
 @pytest.mark.parametrize("gamma", [0.5, 3.0, 30.0])
 @pytest.mark.parametrize("classes", [2, 3, 10])
-def test_bce_closed_form_minimises_the_scalar_problem(classes, gamma, stiffness):
+def test_bce_closed_form_minimizes_the_scalar_problem(classes, gamma, stiffness):
     """Against a brute-force minimum over (x, y, b), mean modes of either sign."""
     exact = spheres.bce(gamma, classes, stiffness)
 
@@ -212,7 +212,7 @@ def test_bce_closed_form_minimises_the_scalar_problem(classes, gamma, stiffness)
 
 def test_learned_bias_is_the_uniform_threshold():
     """Corollary 1 on a solved problem: minus the learned bias lies where all scores are classified."""
-    from ufm.metrics import uniform
+    from ufm.networks import uniform
 
     problem = normalized(BCE(), "per_class", 0.0, 4.0)
     solution = ufm.solve(problem)

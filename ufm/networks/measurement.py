@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ufm._base import require
-from ufm.features import BLOCK_BYTES, Source, Table, open_features, table
-from ufm.metrics import uniform
 from ufm.metrics.collapse import Collapse
 from ufm.metrics.configuration import configuration
-from ufm.metrics.streaming import Histograms, Moments, Statistics, statistics
-from ufm.metrics.uniform import Threshold
-from ufm.theory.nearest import Nearest, Observed, nearest
+from ufm.networks import uniform
+from ufm.networks.arrays import BLOCK_BYTES, Source, Table, open_features, table
+from ufm.networks.nearest_model import Nearest, Observed, nearest
+from ufm.networks.streaming import Histograms, Moments, Statistics, statistics
+from ufm.networks.uniform import Threshold
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,17 @@ def measure_file(
     """`measure` of an .npz or .safetensors file or a folder of .npy files, which may be larger than memory.
 
     ``told`` is called before the work with what is read and what is left, which `Measurement.source` keeps.
+
+    Raises:
+        InputError: naming the file or the array in it, and what is allowed.
+
+    >>> import tempfile, numpy as np, ufm
+    >>> U = np.asarray(ufm.geometry.simplex_etf(3, 4))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/net.npz", features=np.repeat(U, 5, axis=0), labels=np.repeat(np.arange(3), 5), weight=U)
+    ...     found = ufm.networks.measure_file(f"{folder}/net.npz")
+    >>> found.uniform, str(found.source)
+    (1.0, 'read: features, labels, weight; no bias')
     """
     with open_features(path) as (arrays, source):
         told(source)
@@ -192,7 +203,7 @@ def measure_tables(arrays: dict[str, Table], progress: Callable[[int, int], None
     class_wise, class_thresholds = uniform.class_wise_accuracy(stats.scores, labels, K)
     # No ETF has more than d + 1 classes: then cosines differ from its by far more than rounding in float32.
     pairs = weight.dtype if d + 1 < K else None
-    shape = configuration(weight, stats.centred, stats.centre, pairs)
+    shape = configuration(weight, stats.centered, stats.center, pairs)
     return Measurement(
         classes=K,
         dim=d,
