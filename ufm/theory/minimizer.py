@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -70,7 +70,8 @@ class Minimizer:
         return self.gap
 
 
-class Symmetric(NamedTuple):
+@dataclass(frozen=True)
+class Symmetric:
     """The best symmetric point without the point: what `Minimizer` says of it."""
 
     reduction: Reduction
@@ -173,7 +174,8 @@ def minimizer(problem: Problem, key: Array | int | None = None) -> Minimizer:
     """
     if isinstance(problem.model, Spheres):
         return _on_spheres(problem, key)
-    best, exact, bound, reason = symmetric_minimizer(problem)
+    found = symmetric_minimizer(problem)
+    best, exact, bound, reason = found.reduction, found.exact, found.lower_bound, found.reason
     W, means, b = _factors(problem, best, key)
     if exact:
         exact, bound, reason = _judged_at(problem, best, W, means, b)
