@@ -162,7 +162,7 @@ def test_a_lane_of_a_sweep_is_a_solve(name):
 @pytest.mark.parametrize("eliminate", [True, False])
 def test_a_lane_measures_what_a_solve_measures(eliminate):
     """Unequal counts, a feature per sample: eliminated or not, every number is that of the full problem."""
-    problem = Problem(3, 4, (4, 2, 1), losses.CE(), Decay(0.02, 0.03, 0.1))
+    problem = Problem(3, 4, (4, 2, 1), losses.BCE(), Decay(0.02, 0.03, 0.1))
     found = ufm.sweep(problem, {"seed": [0]}, eliminate=eliminate)
     solution = ufm.solve(problem, 0, eliminate=eliminate)
     x = solution.params

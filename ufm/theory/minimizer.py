@@ -102,7 +102,7 @@ def refuse_asymmetric(problem: Problem, model: type[Model] = Linear) -> None:
     if not problem.balanced:
         raise NoClosedForm(f"per_class = {problem.per_class}: no closed form for imbalanced counts")
     if type(problem.model) is not model:
-        raise NoClosedForm(f"model = {problem.model}: no closed form for this model here")
+        raise NoClosedForm(f"model = {problem.model.words}: no closed form for this model here")
     if problem.offset is not None:
         raise NoClosedForm("offset: no closed form for logits with a constant added")
     if not problem.loss.symmetric:
