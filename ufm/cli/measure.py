@@ -70,7 +70,7 @@ def show(reports: list[dict[str, Any]]) -> None:
         return [name, *cells]
 
     def shown(value: Any, path: str, notes: dict[str, str], form: str) -> str:
-        """A number; for one that is none "undefined" or "infinite" where that says something, else a dash."""
+        """A number; "undefined" or "infinite" where it is one of these, and a dash where there is none."""
         if value is None or value != value or math.isinf(value):
             word = re.split(r"\W", notes.get(path, ""))[0]
             return word if word in ("undefined", "infinite") else "-"

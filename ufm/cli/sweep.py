@@ -24,7 +24,7 @@ UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 @click.option("--out", required=True, type=click.Path(file_okay=False), metavar="DIR", help="keeps finished chunks")
 @click.option("--resume", is_flag=True, help="go on with what DIR holds, if it holds anything")
 @click.option("--memory", metavar="2GB", help="stay within: of the host on a CPU, of each device elsewhere")
-@click.option("--chunk", type=int, help="lanes between two looks of the host, if fewer than the memory allows")
+@click.option("--chunk", type=int, help="problems per checkpoint  [default: as many as fit in memory]")
 @click.option("--eliminate/--no-eliminate", default=True, show_default=True, help="as in ufm solve")
 @click.option("--engine", type=click.Choice(["scan", "batch"]), help="instead of the one that suits the device")
 @click.option("--devices", type=int, help="CPU devices to make  [default: the cores]")

@@ -103,7 +103,7 @@ def extreme_eigenpairs(
         tol: residual allowed relative to the largest ``|eigenvalue|``; 1e-9 in float64, 3e-5 in float32.
         block: vectors per product; ``min(k + 2, 8)`` by default.
         basis: rows kept before a restart, ``3 k + 8 block`` by default; memory is twice that many vectors.
-        max_products: budget, by default ``200 (k + block)``; what has not converged by then says so.
+        max_products: budget, by default ``200 (k + block)``; pairs that have not converged by then are marked.
         seed: of the random starts.
 
     >>> import numpy as np

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NOTES = {True: "lines: closed form", False: "dashed lines: best symmetric point, not proven to be the minimum"}
 """What a line of predictions is, by whether every one of them is exact."""
 PANELS = 12
-"""At most; a larger sweep is drawn in part, and says so."""
+"""Panels of a figure at most; the title of a larger sweep says that it is drawn in part."""
 LOGARITHMIC = ("gap", "residual", "grad_norm", "nc1", "nc2", "nc3")
 """Quantities drawn as log10 of their size."""
 SYMBOLS = {

@@ -22,7 +22,7 @@ MARKS = {
 }
 """Marker and color of each verdict: either says which."""
 INK = "#010203"
-"""Stands for the text color of the page; `inline_svg` says so to the browser."""
+"""Stands for the text color of the page; `inline_svg` writes it as the browser's own name for it."""
 _INK: Any = {
     f"{part}color": INK
     for part in ("text.", "axes.edge", "axes.label", "xtick.", "ytick.", "xtick.label", "ytick.label")

@@ -30,7 +30,7 @@ from ufm.sweeps.lane import begin, mean_bias, measure
 
 ENGINES = ("scan", "batch")
 SCAN_LANES = 128
-"""Lanes that a device solves between two looks of the host, at most."""
+"""Problems per checkpoint and device, at most."""
 WIDTH = {"cpu": 32, "gpu": 8192, "tpu": 4096}
 """Lanes that a device advances together."""
 POOL = 8

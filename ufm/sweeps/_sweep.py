@@ -63,7 +63,7 @@ def sweep(
             ``repr`` only.
         resume: go on with what ``out`` holds; damaged chunks are computed again.
         memory: bytes to stay within: of the host on a CPU, of each device elsewhere; a quarter by default.
-        chunk: lanes between two looks of the host, if fewer than ``memory`` allows.
+        chunk: problems (lanes) per checkpoint, if fewer than ``memory`` allows.
         engine: ``"scan"`` or ``"batch"`` instead of the one that suits the device.
         keep: names of the trajectories to keep, all by default.
         eliminate: minimize over the features exactly where `ufm.solve` would: a lane then costs the same whatever n,

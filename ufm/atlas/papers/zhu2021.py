@@ -203,7 +203,7 @@ def _lemma(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     end = minimize(excess, rng.normal(size=K), jac=True, method="BFGS", options={"gtol": 1e-10})
     negatives = end.x[1:]
     return [
-        quantity("infimum of the loss less its linear bound: c2", lower_bound(c1, K), end.fun, 1e-11),
+        quantity("infimum of the loss minus its linear bound: c2", lower_bound(c1, K), end.fun, 1e-11),
         quantity("spread of the negatives there", 0.0, np.ptp(negatives), 1e-5),
         quantity("c1 there", c1, 1.0 / ((K - 1) * np.exp(negatives.mean() - end.x[0])), 1e-5),
     ]
