@@ -15,7 +15,20 @@ from typing import TYPE_CHECKING, Any
 from ufm._version import __version__
 
 if TYPE_CHECKING:
-    from ufm import atlas, geometry, landscape, losses, metrics, models, networks, solvers, statement, sweeps, theory
+    from ufm import (
+        atlas,
+        geometry,
+        landscape,
+        losses,
+        metrics,
+        models,
+        networks,
+        solvers,
+        statement,
+        sweeps,
+        targets,
+        theory,
+    )
     from ufm._base import InputError
     from ufm.atlas import verify
     from ufm.networks import Measurement, measure
@@ -35,6 +48,7 @@ _ROOMS = (
     "solvers",
     "statement",
     "sweeps",
+    "targets",
     "theory",
 )
 _HOMES = {
@@ -77,6 +91,7 @@ __all__ = [
     "statement",
     "sweep",
     "sweeps",
+    "targets",
     "theory",
     "verify",
 ]
