@@ -36,6 +36,12 @@ def require(ok: bool, field: str, value: object, allowed: str) -> None:
         raise InputError(f"{field} = {value!r}: must be {allowed}")
 
 
+def require_whole(field: str, value: Any, least: int) -> None:
+    """`require` a whole number of at least ``least``; a bool is none."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    require(whole and value >= least, field, value, f"a whole number >= {least}")
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """``"one of a, b, c"``, with a suggestion when ``word`` is close to one of them."""
     known = sorted(known)

@@ -48,11 +48,6 @@ class Bias(enum.StrEnum):
             return np.inf + 0.0 * decay
         return classes * decay if self is Bias.PER_CLASS else decay
 
-    def resultant(self, columns: Array) -> Array:
-        """Derivative in b of ``<columns, b 1'>``: row sums (K,) of ``columns`` (K, n), or their total ()."""
-        rows = jnp.sum(columns, axis=1)
-        return rows if self is Bias.PER_CLASS else jnp.sum(rows)
-
 
 def added(scores: Array, b: Any) -> Array:
     """``scores + b 1'`` for scores (K, n) and b (K,), () or None.

@@ -16,7 +16,7 @@ from jax import Array
 
 from ufm import bias as biases
 from ufm import blocks
-from ufm._base import as_key, cast, matmul, pytree, require, require_range, suggestion
+from ufm._base import as_key, cast, matmul, pytree, require, require_range, require_whole, suggestion
 from ufm.bias import Bias
 from ufm.losses import BCE, Custom, Loss
 from ufm.models import FixedClassifier, Linear, Model, Params, Spheres
@@ -119,20 +119,20 @@ class Problem:
     offset: Any = None
 
     def __post_init__(self, classifier: Any) -> None:  # type: ignore[override]
-        _require_whole("classes", self.classes, 2)
-        _require_whole("dim", self.dim, 1)
+        require_whole("classes", self.classes, 2)
+        require_whole("dim", self.dim, 1)
         object.__setattr__(self, "classes", int(self.classes))
         object.__setattr__(self, "dim", int(self.dim))
         counts = self.per_class
         if np.ndim(counts) == 0:
-            _require_whole("per_class", counts, 1)
+            require_whole("per_class", counts, 1)
             object.__setattr__(self, "per_class", int(counts))  # type: ignore[arg-type]
         else:
             sizes = list(counts)  # type: ignore[arg-type]
             allowed = f"one number, or classes = {self.classes} of them (got {len(sizes)})"
             require(len(sizes) == self.classes, "per_class", counts, allowed)
             for k, n in enumerate(sizes):
-                _require_whole(f"per_class[{k}]", n, 1)
+                require_whole(f"per_class[{k}]", n, 1)
             same = len(set(sizes)) == 1
             object.__setattr__(self, "per_class", int(sizes[0]) if same else tuple(int(n) for n in sizes))
         total = self.classes * self.per_class if isinstance(self.per_class, int) else sum(self.per_class)
@@ -290,11 +290,6 @@ def _random_start(
         noise = b[: math.prod(of_bias)].reshape(of_bias)
         bias = jnp.asarray(bias_mean, dtype) + jnp.asarray(0.1 * scale, dtype) * noise
     return spread * W.reshape(K, d), spread * H.reshape(d, columns), bias
-
-
-def _require_whole(field: str, value: Any, least: int) -> None:
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    require(whole and value >= least, field, value, f"a whole number >= {least}")
 
 
 def require_single(problem: Problem) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ufm._base import require, require_range, suggestion
+from ufm._base import require, require_range, require_whole, suggestion
 
 KINDS = ("exp", "step")
 
@@ -27,9 +27,8 @@ def long_tail(classes: int, n_max: int, ratio: float, kind: str = "exp") -> tupl
     >>> long_tail(4, 1000, 100), long_tail(4, 1000, 10, "step")
     ((1000, 215, 46, 10), (1000, 1000, 100, 100))
     """
-    for field, value, least in (("classes", classes, 2), ("n_max", n_max, 1)):
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        require(whole and value >= least, field, value, f"a whole number >= {least}")
+    require_whole("classes", classes, 2)
+    require_whole("n_max", n_max, 1)
     require_range("ratio", ratio, "a finite number >= 1", lambda x: (x >= 1) & (x < np.inf))
     require(kind in KINDS, "kind", kind, suggestion(str(kind), KINDS))
     k = np.arange(classes)

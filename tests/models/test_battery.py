@@ -179,6 +179,31 @@ def test_a_lane_measures_what_a_solve_measures(eliminate):
         np.testing.assert_allclose(found[name][0], expected, rtol=1e-9, err_msg=name)
 
 
+@models.pytree()
+@dataclasses.dataclass(frozen=True)
+class Bare(models.Model):
+    """The least that a model is: layers and a penalty."""
+
+    name = "bare"
+
+    def layers(self, params):
+        return params.W, params.H
+
+    def penalty(self, problem, params):
+        return models.Linear().penalty(problem, params)
+
+
+def test_a_model_without_a_conjugate_is_solved_and_swept_without_a_bound():
+    problem = Problem(K, D, COUNTS, losses.BCE(), Decay(0.02, 0.03, 0.1), features="per_class", model=Bare())
+    plain = ufm.solve(problem_of("linear"))
+    solution = ufm.solve(problem)
+    np.testing.assert_allclose(solution.value, plain.value, rtol=1e-12)
+    assert certify(problem, solution.params).lower_bound == -np.inf
+    found = ufm.sweep(problem, {"decay.b": [0.1]})
+    np.testing.assert_allclose(found["value"], [plain.value], rtol=1e-12)
+    assert found["lower_bound"][0] == -np.inf
+
+
 def test_weights_and_offset_are_leaves():
     """An axis of a sweep, and nothing is compiled again for another value."""
     problem = problem_of("linear", weights=np.array([0.5, 0.25, 0.25]), offset=0.0)

@@ -69,15 +69,14 @@ def command(as_json: bool, **given: Any) -> int:
 
 def solve_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
     """The answer of ``ufm solve`` as one dictionary."""
-    import numpy as np
-
+    from ufm import bias as biases
     from ufm import metrics, solvers, theory
     from ufm.metrics.collapse import Collapse
 
     found = solutions(problem, given)
     best = solvers.best_of(found)
     params, labels = best.params, problem.labels
-    b = np.zeros(problem.classes) if params.b is None else np.broadcast_to(params.b, (problem.classes,))
+    b = biases.per_class(params.b, problem.classes)
     certificate = theory.certify(problem, params)
     closed = theory.predict(problem)
     collapse: Collapse = metrics.collapse(params.W, params.H, labels, params.b)

@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from ufm import bias as biases
 from ufm import theory
 from ufm._base import cast, float64_scope, matmul, require, widened
 from ufm._parallel import BATCHED_EIGH
@@ -181,7 +182,7 @@ def minima_not_global(points: Iterable[CriticalPoint]) -> list[CriticalPoint]:
 def invariants(problem: Problem, params: Params) -> np.ndarray:
     """Numbers that no rotation, class permutation or sample permutation changes: value and sorted Gram spectra."""
     W, H = np.asarray(params.W), np.asarray(params.H)
-    b = np.zeros(problem.classes) if params.b is None else np.broadcast_to(np.asarray(params.b), (problem.classes,))
+    b = biases.per_class(params.b, problem.classes)
     rows = [np.sort(np.sum(W**2, axis=1)), np.sort(np.sum(H**2, axis=0)), np.sort(b)]
     spectra = [np.linalg.svd(W, compute_uv=False), np.linalg.svd(H, compute_uv=False)]
     return np.concatenate([[float(problem.objective(params))], *rows, *spectra])

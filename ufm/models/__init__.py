@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from ufm._base import pytree, read_call, require
-from ufm.models._base import Coordinates, Model, NoBound
+from ufm.models._base import Coordinates, Model
 from ufm.models._params import Params
 from ufm.models._scaled import Scaled, half_square
 from ufm.models.fixed import FixedClassifier
@@ -17,7 +17,6 @@ __all__ = [
     "FixedClassifier",
     "Linear",
     "Model",
-    "NoBound",
     "Params",
     "Scaled",
     "Spheres",

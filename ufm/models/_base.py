@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
-from ufm._base import InputError, write_call
+from ufm._base import write_call
 from ufm.models._params import Params
 from ufm.models._scaled import Scaled
 
@@ -57,10 +58,6 @@ class Coordinates(Protocol):
         ...
 
 
-class NoBound(InputError):  # noqa: N818 - a verdict, not a mishap
-    """No lower bound on the minimum is known for the model: a verdict that needs one is inconclusive."""
-
-
 class Model:
     """How a point becomes logits, ``Z = C F + b``, and what it costs, ``R``; a small frozen pytree.
 
@@ -106,12 +103,15 @@ class Model:
     # Duality ---------------------------------------------------------------------------------
 
     def dual_scale(self, problem: Problem, V: Array) -> Array:
-        """Largest ``s <= 1`` with ``R*(-s V)`` finite."""
-        raise NoBound(f"model = {self}: no lower bound is known")
+        """Largest ``s <= 1`` with ``R*(-s V)`` finite; 1 if not known."""
+        return jnp.ones((), V.dtype)
 
     def conjugate(self, problem: Problem, V: Array, params: Params) -> tuple[Array, Array]:
-        """``R*(-V)`` or an upper bound, tight at a minimizer ``params``; and the size that its rounding goes by."""
-        raise NoBound(f"model = {self}: no lower bound is known")
+        """``R*(-V)`` or an upper bound, tight at a minimizer ``params``; and the size that its rounding goes by.
+
+        Infinite, unless overridden: then no lower bound on the minimum is known, and certificates say -inf.
+        """
+        return jnp.full((), jnp.inf, V.dtype), jnp.zeros((), V.dtype)
 
     decays: ClassVar[tuple[str, ...]] = ("W", "H")
     """Decays that the penalty uses, beside that of the bias."""

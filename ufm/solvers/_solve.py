@@ -51,14 +51,12 @@ _expanded = jax.jit(classwise.expanded)
 def _screened(solve: Callable[..., Solution], solver: Solver, problem: Any, params: Params) -> tuple[Solution, Array]:
     """A solve, and whether its end needs a look for negative curvature: one program."""
     found = solve(solver, problem, params)
-    return found, (found.status == Status.CONVERGED) & ~points.screened(problem, found.params, found.residual)
+    return found, points.suspect(problem, found)
 
 
 _run = jax.jit(functools.partial(_screened, run), static_argnums=0)
 _run_eliminated = jax.jit(functools.partial(_screened, classwise.run_eliminated), static_argnums=0)
-_suspect = jax.jit(
-    lambda problem, found: (found.status == Status.CONVERGED) & ~points.screened(problem, found.params, found.residual)
-)
+_suspect = jax.jit(points.suspect)
 _way_down = jax.jit(points.way_down)
 _start = jax.jit(lambda solver, problem, params: solver.start(problem.astype(params.H.dtype), params), static_argnums=0)
 _advance = jax.jit(advance, static_argnums=0)

@@ -45,6 +45,11 @@ def screened(problem: Any, params: Params, residual: Any) -> Array:
     return operator_norm(G) <= allowed * (1.0 + _slack(params.H.dtype, residual))
 
 
+def suspect(problem: Any, solution: Solution) -> Array:
+    """Whether a solve ended at a critical point that the screen does not prove global."""
+    return (solution.status == Status.CONVERGED) & ~screened(problem, solution.params, solution.residual)
+
+
 def way_down(problem: Any, params: Params, residual: Any) -> tuple[Params, Array]:
     """A point below a critical point along the direction of least curvature, and whether there is one."""
     labels, columns = getattr(problem, "labels", None), params.H.shape[1]
@@ -120,8 +125,10 @@ def judged(problem: Any, solution: Solution) -> Solution:
     >>> found.status_name, ufm.solvers.judged(problem, found).status_name
     ('converged', 'saddle')
     """
-    suspect = (solution.status == Status.CONVERGED) & ~screened(problem, solution.params, solution.residual)
     saddle = jax.lax.cond(
-        suspect, lambda x: way_down(problem, x, solution.residual)[1], lambda _: jnp.zeros((), bool), solution.params
+        suspect(problem, solution),
+        lambda x: way_down(problem, x, solution.residual)[1],
+        lambda _: jnp.zeros((), bool),
+        solution.params,
     )
     return dataclasses.replace(solution, status=jnp.where(saddle, Status.SADDLE, solution.status).astype(jnp.int32))

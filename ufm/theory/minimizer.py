@@ -261,7 +261,7 @@ def _factors(problem: Problem, solution: Reduction, key: Array | int | None) -> 
     size = np.sqrt(np.abs(weights))[:, None]
     W = (modes * size).T @ frame * np.sqrt(r)
     means = (modes * size * np.sign(weights)[:, None]).T @ frame / np.sqrt(r)
-    b: Any = {"per_class": np.full(K, beta), "unified": np.asarray(beta), "none": None}[problem.bias]
+    b = Bias(problem.bias).constant(beta, K)
     return W, means, b
 
 

@@ -27,6 +27,7 @@ import numpy as np
 from jax import Array
 
 from ufm._base import is_traced, pytree
+from ufm.bias import Bias
 from ufm.losses import Loss
 from ufm.problem import Problem
 from ufm.roots import increasing_root
@@ -92,10 +93,7 @@ def bias_stiffness(problem: Problem) -> Any:
     >>> float(bias_stiffness(ufm.Problem(3, 4, 4, decay=ufm.Decay(0.01, 0.01, 0.5))))
     1.5
     """
-    factor = {"per_class": float(problem.classes), "unified": 1.0, "none": np.inf}[problem.bias]
-    if problem.bias == "none":
-        return factor + 0.0 * problem.decay.b
-    return factor * problem.decay.b
+    return Bias(problem.bias).stiffness(problem.decay.b, float(problem.classes))
 
 
 def reduce(problem: Problem, *, centered: bool = False) -> Reduction:

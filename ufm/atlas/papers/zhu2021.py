@@ -34,6 +34,7 @@ from ufm.atlas.hypotheses import (
     separating,
     strength,
 )
+from ufm.bias import Bias
 from ufm.losses import CE
 from ufm.problem import Params, Problem
 from ufm.theory import closed_forms
@@ -130,7 +131,7 @@ def coarse_point(problem: Problem, groups: int, alpha: float = 0.0) -> Params:
         # B B' - J/m = s (B Q'/sqrt s)(B Q'/sqrt s)', Q the orthonormal basis of centered vectors.
         rows[:, : m - 1] = np.repeat(geometry.helmert(m).T, K // m, axis=0)
     W = np.sqrt(a * r) * rows
-    bias = {"per_class": np.zeros(K), "unified": np.zeros(()), "none": None}[problem.bias]
+    bias = Bias(problem.bias).constant(0.0, K)
     return jax.tree.map(jnp.asarray, Params(W, (W / r)[problem.labels].T, bias))
 
 
