@@ -140,12 +140,13 @@ def test_a_common_bias_costs_only_its_decay_for_shift_invariant_losses(seed, shi
 def test_pytree_round_trip():
     problem = Problem(3, 4, (1, 2, 3), losses.Focal(2.0), Decay(0.1, 0.2, 0.3), "unified", "per_class")
     leaves, shape = jax.tree.flatten(problem)
-    assert leaves == [2.0, 0.1, 0.2, 0.3]
+    assert leaves[:4] == [2.0, 0.1, 0.2, 0.3]
+    assert leaves[4].tolist() == [1.0, 2.0, 3.0]
     again = jax.tree.unflatten(shape, leaves)
     assert again == problem
     assert hash(jax.tree.structure(again)) == hash(shape)
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(problem)]
-    assert paths == [".loss.gamma", ".decay.W", ".decay.H", ".decay.b"]
+    assert paths == [".loss.gamma", ".decay.W", ".decay.H", ".decay.b", ".grouping.each"]
 
 
 def test_gradient_with_respect_to_decay_is_half_the_squared_norms():
@@ -224,7 +225,9 @@ def test_init_shapes_scale_and_keys():
         (lambda: Problem(dim=None), ["dim", "None", "whole number"]),
         (lambda: Problem(per_class=0), ["per_class", "0", ">= 1"]),
         (lambda: Problem(per_class=-3), ["per_class", "-3", ">= 1"]),
-        (lambda: Problem(per_class=None), ["per_class", "None"]),
+        (lambda: Problem(per_class="many"), ["per_class", "'many'", "exp:n_max"]),
+        (lambda: Problem(per_class="exp:n_max=3"), ["per_class", "exp:n_max=3", "ratio"]),
+        (lambda: Problem(3, 4, targets=5), ["targets", "5", "ufm.targets"]),
         (lambda: Problem(classes=3, per_class=(1, 2)), ["per_class", "(1, 2)", "classes = 3", "got 2"]),
         (lambda: Problem(classes=3, per_class=(1, 0, 2)), ["per_class[1]", "0", ">= 1"]),
         (lambda: Problem(classes=3, per_class=(1, 1.5, 2)), ["per_class[1]", "1.5", "whole number"]),

@@ -153,6 +153,18 @@ def pytree(*, static: tuple[str, ...] = ()) -> Callable[[type[T]], type[T]]:
     return register
 
 
+def alike(a: Any, b: Any) -> bool:
+    """Whether two trees have the same structure and equal leaves.
+
+    >>> alike({"x": np.ones(2)}, {"x": np.ones(2)}), alike({"x": np.ones(2)}, {"x": 1.0})
+    (True, False)
+    """
+    (leaves, structure), (others, other) = jax.tree.flatten(a), jax.tree.flatten(b)
+    return bool(structure == other) and all(  # type: ignore[operator]
+        map(np.array_equal, leaves, others)
+    )
+
+
 def cast(tree: T, dtype: Any) -> T:
     """Every leaf of ``tree`` as an array of ``dtype``."""
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)

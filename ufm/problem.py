@@ -16,17 +16,28 @@ from jax import Array
 
 from ufm import bias as biases
 from ufm import blocks
-from ufm._base import as_key, cast, matmul, pytree, require, require_range, require_whole, suggestion
+from ufm._base import (
+    alike,
+    as_key,
+    cast,
+    is_traced,
+    matmul,
+    norm,
+    pytree,
+    require,
+    require_range,
+    require_whole,
+    suggestion,
+)
 from ufm.bias import Bias
 from ufm.losses import BCE, Custom, Loss
 from ufm.models import FixedClassifier, Linear, Model, Params, Spheres
+from ufm.targets import MOST, OfClasses, Targets, as_targets
 
 __all__ = ["Decay", "NormalizedProblem", "Params", "Problem"]
 
 DECAYS = (1e-300, 1e300)
 """Decays allowed. Beyond, numbers of the size of a decay are not normal in float64, and XLA takes them for zero."""
-MOST = 2**53
-"""Samples allowed in all: float64 holds every whole number up to it."""
 BIAS_MODES = tuple(map(str, Bias))
 FEATURE_MODES = ("per_sample", "per_class")
 FREE = Linear()
@@ -70,8 +81,8 @@ class Decay:
         return self.H**0.5 / self.W**0.5
 
 
-@pytree(static=("classes", "dim", "per_class", "bias", "features"))
-@dataclass(frozen=True)
+@pytree(static=("classes", "dim", "bias", "features"))
+@dataclass(frozen=True, eq=False, repr=False)
 class Problem:
     """Minimize ``1/N sum loss(W h_i + b, y_i) + lambda_W/2 ||W||^2 + lambda_H/2 ||H||^2 + lambda_b/2 ||b||^2``.
 
@@ -80,7 +91,8 @@ class Problem:
     Args:
         classes: K >= 2.
         dim: feature dimension d >= 1.
-        per_class: samples per class, one number or K of them. Samples are ordered by class.
+        per_class: samples per class: one number, K of them, or `ufm.targets.long_tail`; 100 if not given. Samples
+            are ordered by class. Short for ``targets``.
         loss: from `ufm.losses`; the same function for every class.
         decay: the three weight decays lambda_W, lambda_H and lambda_b.
         bias: ``"per_class"`` (K numbers), ``"unified"`` (one) or ``"none"``.
@@ -91,12 +103,14 @@ class Problem:
         classifier: a fixed W (K, d), short for ``model=ufm.models.FixedClassifier(W)``; H and b are then the only
             variables.
         model: from `ufm.models`: what maps a point to logits and what it costs; `Linear` if not given.
+        targets: from `ufm.targets`, in place of ``per_class``.
         weights: share of every class in the loss (K,), ``n_k/N`` if not given: a sample of class k counts
             ``weights[k]/n_k``. They need not sum to one.
         offset: constants (K,), or one number, added to the logits; no variables (logit adjustment, SigLIP's bias).
 
-    Sizes and modes are static; the hyper-parameters of loss and model, decays, weights and offset are leaves: they
-    may be traced, batched with vmap and swept.
+    Sizes and modes are static; the hyper-parameters of loss and model, decays, counts, weights and offset are leaves:
+    they may be traced, batched with vmap and swept, and changing them compiles nothing. Where every sample has a
+    feature of its own their number N is a size.
 
     >>> problem = Problem(classes=3, dim=4, per_class=(5, 5, 1))
     >>> problem.samples, problem.columns
@@ -105,7 +119,10 @@ class Problem:
 
     classes: int = 10
     dim: int = 64
-    per_class: int | tuple[int, ...] = 100
+    if TYPE_CHECKING:
+        per_class: Any = None
+    else:
+        per_class: InitVar[Any] = None
     loss: Loss = field(default_factory=BCE)
     decay: Decay = field(default_factory=Decay)
     bias: str = "per_class"
@@ -115,28 +132,20 @@ class Problem:
     else:
         classifier: InitVar[Any] = None
     model: Any = None
+    if TYPE_CHECKING:
+        targets: Any = None
+    else:
+        targets: InitVar[Any] = None
     weights: Any = None
     offset: Any = None
+    grouping: Targets = field(init=False)
+    """The samples in groups of one target each: what ``per_class`` or ``targets`` say."""
 
-    def __post_init__(self, classifier: Any) -> None:  # type: ignore[override]
+    def __post_init__(self, per_class: Any, classifier: Any, targets: Any) -> None:  # type: ignore[override]
         require_whole("classes", self.classes, 2)
         require_whole("dim", self.dim, 1)
         object.__setattr__(self, "classes", int(self.classes))
         object.__setattr__(self, "dim", int(self.dim))
-        counts = self.per_class
-        if np.ndim(counts) == 0:
-            require_whole("per_class", counts, 1)
-            object.__setattr__(self, "per_class", int(counts))  # type: ignore[arg-type]
-        else:
-            sizes = list(counts)  # type: ignore[arg-type]
-            allowed = f"one number, or classes = {self.classes} of them (got {len(sizes)})"
-            require(len(sizes) == self.classes, "per_class", counts, allowed)
-            for k, n in enumerate(sizes):
-                require_whole(f"per_class[{k}]", n, 1)
-            same = len(set(sizes)) == 1
-            object.__setattr__(self, "per_class", int(sizes[0]) if same else tuple(int(n) for n in sizes))
-        total = self.classes * self.per_class if isinstance(self.per_class, int) else sum(self.per_class)
-        require(total <= MOST, "per_class", counts, f"at most 2**53 samples in all, not {float(total):.3g}")
         require(isinstance(self.loss, Loss), "loss", self.loss, "a loss such as ufm.losses.BCE(), or custom(fn)")
         require(isinstance(self.decay, Decay), "decay", self.decay, "a ufm.Decay")
         require(self.bias in BIAS_MODES, "bias", self.bias, suggestion(str(self.bias), BIAS_MODES))
@@ -144,6 +153,7 @@ class Problem:
         require(
             self.features in FEATURE_MODES, "features", self.features, suggestion(str(self.features), FEATURE_MODES)
         )
+        self._group(per_class, targets)
         if classifier is not None:
             free = self.model is None or self.model is FREE or isinstance(self.model, FixedClassifier)
             require(free, "model", str(self.model), "absent where a classifier is given (classifier=None frees it)")
@@ -152,13 +162,29 @@ class Problem:
             object.__setattr__(self, "model", FREE)
         require(isinstance(self.model, Model), "model", self.model, "a model such as ufm.models.Linear()")
         self.model.check(self)
+        for name in ("weights", "offset"):  # one leaf each, not one per number
+            if isinstance(getattr(self, name), (list, tuple)) and not is_traced(getattr(self, name)):
+                object.__setattr__(self, name, np.asarray(getattr(self, name)))
         self._check_weights()
         self._check_offset()
 
+    def _group(self, per_class: Any, targets: Any) -> None:
+        if targets is None:
+            targets = as_targets(100 if per_class is None else per_class, self.classes)
+        else:
+            require(per_class is None, "per_class", per_class, "None where targets are given: they have their counts")
+        require(isinstance(targets, Targets), "targets", targets, "of ufm.targets")
+        targets.check(self.classes)
+        object.__setattr__(self, "grouping", targets.per_sample(self.features == "per_sample", self.classes))
+        N = self.samples
+        if not is_traced(N):
+            require(N <= MOST, "per_class", self.per_class, f"at most 2**53 samples in all, not {float(N):.3g}")
+
     def _check_weights(self) -> None:
         if self.weights is not None:
-            shape, expected = np.shape(self.weights), (self.classes,)
-            require(shape[-1:] == expected, "weights.shape", shape, f"(classes,) = {expected}")
+            shape, expected = np.shape(self.weights), (self.groups,)
+            name = "classes" if self.labeled else "groups of samples"
+            require(shape[-1:] == expected, "weights.shape", shape, f"({name},) = {expected}")
             require_range("weights", self.weights, "finite numbers >= 0", lambda w: (w >= 0) & (w < np.inf))
             require_range("weights", self.weights, "not all zero", lambda w: w.sum(axis=-1) > 0)
 
@@ -171,36 +197,48 @@ class Problem:
     # Sizes -----------------------------------------------------------------------------------
 
     @property
+    def labeled(self) -> bool:
+        """Whether the targets are class labels: group k are the samples of class k."""
+        return isinstance(self.grouping, OfClasses)
+
+    @property
     def balanced(self) -> bool:
         """Whether classes are alike but for the loss: equal counts, and no weights or offsets of their own."""
         alike = self.weights is None and np.ndim(0.0 if self.offset is None else self.offset) == 0
-        return isinstance(self.per_class, int) and alike
+        return self.labeled and np.ndim(self.grouping.sizes(self.classes)) == 0 and alike
 
     @property
-    def counts(self) -> np.ndarray:
-        """Samples per class (K,)."""
-        return np.broadcast_to(np.asarray(self.per_class, np.int64), (self.classes,))
+    def groups(self) -> int:
+        """G, groups of samples with one target each: the K classes, where targets are labels."""
+        return self.grouping.groups(self.classes)
 
     @property
-    def samples(self) -> int:
-        """N, the number of samples."""
-        return int(self.counts.sum())
+    def counts(self) -> Any:
+        """Samples per class, or per group (G,): whole numbers, or traced."""
+        return self.grouping.counts(self.classes)
+
+    @property
+    def samples(self) -> Any:
+        """N, the number of samples: whole, or traced."""
+        return self.grouping.samples(self.classes)
 
     @property
     def columns(self) -> int:
-        """Columns of H: N with a feature per sample, K with one per class."""
-        return self.samples if self.features == "per_sample" else self.classes
+        """Columns of H: N with a feature per sample, G with one per class or group."""
+        return self.groups if self.grouping.total is None else self.grouping.total
 
     @property
-    def labels(self) -> np.ndarray:
-        """True class of each column of H (columns,)."""
-        classes = np.arange(self.classes, dtype=np.int32)
-        return np.repeat(classes, self.counts) if self.features == "per_sample" else classes
+    def labels(self) -> Any:
+        """Class, or group, of each column of H (columns,)."""
+        return self.grouping.group_of_columns(self.classes)
 
     @property
-    def multiplicity(self) -> np.ndarray:
+    def multiplicity(self) -> Any:
         """How many samples each column of H stands for: (columns,), or () when all are equal."""
-        return np.asarray(1 if self.features == "per_sample" else self.per_class, float)
+        if self.features == "per_sample":
+            return np.asarray(1.0)
+        sizes = self.grouping.sizes(self.classes)
+        return sizes if is_traced(sizes) else np.asarray(sizes, float)
 
     # Values ----------------------------------------------------------------------------------
 
@@ -208,9 +246,12 @@ class Problem:
     def shares(self) -> Any:
         """Weight of each column's loss (columns,): ``m_i/N`` unless ``weights`` say otherwise."""
         if self.weights is None:
-            return np.broadcast_to(self.multiplicity / self.samples, (self.columns,))
-        share = self.multiplicity / self.counts[self.labels]
-        return jnp.asarray(self.weights)[..., self.labels] * jnp.asarray(share, jnp.result_type(self.weights))
+            xp = jnp if is_traced(self.multiplicity, self.samples) else np
+            return xp.broadcast_to(self.multiplicity / self.samples, (self.columns,))
+        weights = jnp.asarray(self.weights)
+        if self.features == "per_class":
+            return weights
+        return (weights / jnp.asarray(self.counts, weights.dtype))[..., self.labels]
 
     def scores(self, params: Params) -> Array:
         """Logits without bias and offset (K, columns)."""
@@ -218,14 +259,16 @@ class Problem:
 
     def logits(self, params: Params) -> Array:
         """``Z = W H + b`` (K, columns), with the offset if there is one."""
-        return biases.added(biases.added(self.scores(params), params.b), self._offset(params))
+        return self.added(self.scores(params), params.b)
 
-    def _offset(self, params: Params) -> Any:
-        return None if self.offset is None else jnp.asarray(self.offset, params.H.dtype)
+    def added(self, scores: Array, b: Any) -> Array:
+        """``scores`` (K, columns) with the bias ``b``, (K,), () or None, and the offset."""
+        offset = None if self.offset is None else jnp.asarray(self.offset, scores.dtype)
+        return biases.added(biases.added(scores, b), offset)
 
     def losses(self, logits: Array) -> Array:
         """Loss of each column of ``logits`` (K, columns)."""
-        return jax.vmap(self.loss, in_axes=(1, 0))(logits, jnp.asarray(self.labels))
+        return jax.vmap(self.loss, in_axes=(1, 0))(logits, self.grouping.of(self.labels))
 
     def true_class_of(self, scores: Array) -> Array:
         """The true class's entry of each column of ``scores`` (K, columns)."""
@@ -251,12 +294,16 @@ class Problem:
         if self.classes * self.columns <= blocks.HELD:
             return problem.risk(problem.logits(params)) + problem.penalty(params)
         W, H = problem.model.layers(params)
-        constant = jnp.zeros((self.classes, 1), W.dtype)
-        b = biases.added(biases.added(constant, params.b), problem._offset(params))[:, 0]
+        b = problem.added(jnp.zeros((self.classes, 1), W.dtype), params.b)[:, 0]
         total = blocks.blocked_loss(
-            problem.loss, W, b, H, jnp.asarray(self.labels), jnp.asarray(problem.shares, W.dtype)
+            problem.loss, W, b, H, problem.grouping.of(problem.labels), jnp.asarray(problem.shares, W.dtype)
         )
         return total + problem.penalty(params)
+
+    def gradient_norm(self, gradient: Params) -> Array:
+        """Euclidean norm of a gradient. A feature that stands for m samples counts as m features of 1/m of it each."""
+        roots = jnp.sqrt(jnp.asarray(self.multiplicity, gradient.H.dtype))
+        return norm(dataclasses.replace(gradient, H=gradient.H / (roots[None, :] if roots.ndim else roots)))
 
     def hessian(self, params: Params) -> Callable[[Params], Params]:
         """``direction -> Hessian direction`` at ``params``, with all that depends on the point alone computed once."""
@@ -274,6 +321,16 @@ class Problem:
         dtype = jnp.zeros(()).dtype if dtype is None else jnp.dtype(dtype)
         sizes = (self.classes, self.dim, self.columns, Bias(self.bias).shape(self.classes))
         return self.model.onto(Params(*_random_start(as_key(key), scale, bias_mean, sizes, dtype)))
+
+    def __eq__(self, other: object) -> bool:
+        return alike(self, other)
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        names = ("classes", "dim", "per_class", *(f.name for f in dataclasses.fields(self)[2:-1]), "targets")
+        given = {name: getattr(self, name) for name in names} | {"bias": str(self.bias)}
+        return f"Problem({', '.join(f'{k}={v!r}' for k, v in given.items() if v is not None)})"
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
@@ -303,6 +360,7 @@ def require_single(problem: Problem) -> None:
     """
     ranks: dict[str, tuple[Any, tuple[int, ...]]] = {f"decay.{k}": (v, (0,)) for k, v in vars(problem.decay).items()}
     ranks |= {"weights": (problem.weights, (1,)), "offset": (problem.offset, (0, 1))}
+    ranks |= {"per_class": (problem.grouping.sizes(problem.classes), (0, 1))}
     ranks |= {f"model.{k}": (v, (0,)) for k, v in problem.model.hyper.items()}
     ranks["classifier"] = (problem.classifier, (2,))
     if not isinstance(problem.loss, Custom):  # the parameters of a user's own loss may be arrays
@@ -312,7 +370,12 @@ def require_single(problem: Problem) -> None:
         require(fits, f"{name}.shape", np.shape(value), "that of one problem; for many at once use ufm.sweep")
 
 
-# The constructor takes ``classifier``; afterwards the model holds it.
+# The constructor takes ``per_class``, ``targets`` and ``classifier``; afterwards grouping and model hold them.
+Problem.per_class = property(
+    lambda self: self.grouping.written if self.labeled else None,
+    doc="Samples per class as the constructor takes them; None where there are other targets than labels.",
+)
+Problem.targets = property(lambda self: None if self.labeled else self.grouping, doc="Targets other than labels.")
 Problem.classifier = property(
     lambda self: self.model.W if isinstance(self.model, FixedClassifier) else None, doc="The fixed W (K, d), or None."
 )

@@ -63,7 +63,7 @@ def to_data(problem: Problem) -> dict[str, Any]:
         "loss": write_call(problem.loss.name, problem.loss.hyper, exact),
         "classes": problem.classes,
         "dim": problem.dim,
-        "per_class": list(counts) if isinstance(counts, tuple) else counts,
+        "per_class": list(counts) if isinstance(counts, tuple) else counts if isinstance(counts, int) else str(counts),
         "decay": {k: float(v) for k, v in vars(problem.decay).items()},
         "bias": str(problem.bias),
         "features": problem.features,
@@ -102,8 +102,6 @@ def from_data(data: Mapping[str, Any]) -> Problem:
     if "decay" in fields:
         known_keys(fields["decay"], ("W", "H", "b"), "decay")
         fields["decay"] = Decay(**fields["decay"])
-    if isinstance(fields.get("per_class"), list):
-        fields["per_class"] = tuple(fields["per_class"])
     for name in ("classifier", "weights", "offset"):
         if fields.get(name) is not None:
             fields[name] = _numbers(name, fields[name])
@@ -121,7 +119,7 @@ def describe(problem: Problem, varied: Collection[str] = ()) -> str:
     names = {part for name in varied for part in name.split(",")}
     fixed = {name for name in KEYS if name not in names}
     loss = problem.loss.name if any(name.startswith("loss.") for name in names) else str(problem.loss)
-    sizes = {"classes": f"K={problem.classes}", "dim": f"d={problem.dim}", "per_class": f"n={problem.per_class}"}
+    sizes = {"classes": f"K={problem.classes}", "dim": f"d={problem.dim}", "per_class": f"n={problem.per_class!s}"}
     head = ([loss] if "loss" in fixed else []) + [text for name, text in sizes.items() if name in fixed]
     used = {"W", "H", "b"} - ({"b"} if problem.bias == "none" else set())
     used -= {"W", "H"} - set(problem.model.decays)

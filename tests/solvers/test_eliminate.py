@@ -129,17 +129,26 @@ def test_a_warm_start_is_kept():
     assert float(norm(jax.tree.map(jnp.subtract, again.params, found.params))) < 1e-4 * float(norm(found.params))
 
 
-def test_hyperparameters_do_not_recompile():
-    from ufm.solvers._solve import _run_eliminated
+def test_numbers_do_not_recompile():
+    """Decays, hyper-parameters, counts, weights and offsets of the same shape compile nothing, certificate included."""
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **_: compiled.append(event) if "backend_compile" in event else None
+    )
 
-    def run(decay, gamma):
-        return solve(Problem(3, 5, 4, losses.LabelSmoothing(alpha=gamma), Decay(decay, 0.01, 0.02)), init=start)
+    def run(counts, decay, alpha, weights, offset, dim=5):
+        loss, decays = losses.LabelSmoothing(alpha=alpha), Decay(decay, 0.01, 0.02)
+        problem = Problem(3, dim, counts, loss, decays, weights=weights, offset=offset)
+        found = solve(problem)
+        certificate = certify(problem, found.params)
+        assert certificate.gap <= 1e-11
+        return float(certificate.value)
 
-    start = Problem(3, 5, 4).init(jax.random.key(0))
-    run(0.01, 0.1)
-    before = _run_eliminated._cache_size()
-    run(0.02, 0.1)
-    run(0.02, 0.2)
-    assert _run_eliminated._cache_size() == before
-    solve(Problem(3, 5, 6, losses.LabelSmoothing(alpha=0.1)))
-    assert _run_eliminated._cache_size() == before + 1  # the counter counts
+    values = [run((4, 1, 2), 0.01, 0.1, (0.5, 0.3, 0.2), (0.0, 1.0, 0.5))]
+    before = len(compiled)
+    values.append(run((9, 30, 1), 0.02, 0.2, (0.1, 0.3, 0.9), (2.0, 1.0, 0.0)))
+    values.append(run((2, 2, 1), 0.02, 0.2, (0.1, 0.3, 0.9), (2.0, 1.0, 0.0)))
+    assert len(compiled) == before
+    assert len(set(values)) == 3
+    run((9, 30, 1), 0.02, 0.2, (0.1, 0.3, 0.9), (2.0, 1.0, 0.0), dim=6)
+    assert len(compiled) > before  # the counter counts

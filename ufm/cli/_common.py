@@ -142,11 +142,10 @@ def problem_from(given: dict[str, Any]) -> Any:
     """Take the options of a problem out of ``given`` and build it."""
     from ufm.statement import from_data
 
-    counts = _numbers("per_class", given.pop("per_class"), int, "a whole number")
     path = given.pop("classifier")
     data = {
         "decay": {name: given.pop(f"decay_{name.lower()}") for name in ("W", "H", "b")},
-        "per_class": counts[0] if len(counts) == 1 else counts,
+        "per_class": given.pop("per_class"),
         "classifier": None if path is None else _classifier(path),
     }
     for name in ("loss", "classes", "dim", "model"):

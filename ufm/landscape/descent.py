@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from ufm import theory
+from ufm import symmetry, theory
 from ufm._base import as_key, matmul, require
 from ufm.landscape.critical import groups_of
 from ufm.problem import Params, Problem
@@ -56,10 +56,8 @@ class Descent:
 
 def class_scores(problem: Problem, params: Params) -> dict[str, Array]:
     """``W h_k`` at the mean feature of each class (K, K), column k for class k."""
-    pick = np.eye(problem.classes)[problem.labels]
-    if problem.features == "per_sample":
-        pick = pick / problem.counts
-    return {"scores": matmul(params.W, matmul(params.H, jnp.asarray(pick, params.H.dtype)))}
+    H = params.H if problem.features == "per_class" else symmetry.means(problem, params.H)
+    return {"scores": matmul(params.W, H)}
 
 
 def near_rung(

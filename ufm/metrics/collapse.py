@@ -63,16 +63,19 @@ class Collapse:
     maximal_angle_means: Any
 
 
-def class_means(H: Array, labels: Array, classes: int) -> Array:
+def class_means(H: Array, labels: Array, classes: int, counts: Any = 1.0) -> Array:
     """Mean feature of each class, as columns (d, K). A class without samples gets zero.
+
+    ``counts`` says how many samples a column of H stands for, () or (N,).
 
     >>> class_means(jnp.array([[1.0, 3.0, 5.0]]), jnp.array([0, 0, 1]), 2).tolist()
     [[2.0, 5.0]]
     """
-    counts = jnp.maximum(jax.ops.segment_sum(jnp.ones(H.shape[1], H.dtype), labels, num_segments=classes), 1.0)
+    each = jnp.broadcast_to(jnp.asarray(counts, H.dtype), (H.shape[1],))
+    sizes = jnp.maximum(jax.ops.segment_sum(each, labels, num_segments=classes), 1.0)
 
     def mean(columns: Array) -> Array:
-        return jax.ops.segment_sum(columns.T, labels, num_segments=classes).T / counts[None, :]
+        return jax.ops.segment_sum((columns * each[None, :]).T, labels, num_segments=classes).T / sizes[None, :]
 
     # Sums of many samples lose digits in float32; the mean of what is left over returns them.
     means = mean(H)
@@ -80,8 +83,10 @@ def class_means(H: Array, labels: Array, classes: int) -> Array:
 
 
 @jax.jit
-def collapse(W: Array, H: Array, labels: Array, b: Array | None = None) -> Collapse:
+def collapse(W: Array, H: Array, labels: Array, b: Array | None = None, counts: Any = 1.0) -> Collapse:
     """All collapse metrics of a classifier and features; jit-able.
+
+    ``counts`` says how many samples a column of H stands for, () or (N,): one feature may stand for a class.
 
     >>> import jax.numpy as jnp, ufm
     >>> U = ufm.geometry.simplex_etf(3, 4)
@@ -95,18 +100,20 @@ def collapse(W: Array, H: Array, labels: Array, b: Array | None = None) -> Colla
         logits, size = logits + jnp.broadcast_to(b, (W.shape[0],))[:, None], size + jnp.max(jnp.abs(b))
     decided = tied(logits, eps * size)
     # All but the logits is a matter of differences, which a common offset of the features must not drown.
-    center, largest = jnp.mean(H, axis=1), jnp.max(row_norms(H.T))
+    each = jnp.broadcast_to(jnp.asarray(counts, H.dtype), (H.shape[1],))
+    center, largest = jnp.average(H, axis=1, weights=each), jnp.max(row_norms(H.T))
     H = H - center[:, None]
-    means = class_means(H, labels, W.shape[0])
+    means = class_means(H, labels, W.shape[0], each)
     # What rounding of the mean has left, of many samples in float32.
-    shares = jax.ops.segment_sum(jnp.ones(H.shape[1], H.dtype), labels, W.shape[0]) / H.shape[1]
+    shares = jax.ops.segment_sum(each, labels, W.shape[0]) / jnp.sum(each)
     rest = matmul(means, shares)
     centered, center = means - rest[:, None], center + rest
     closeness = matmul(means.T, H) - 0.5 * jnp.sum(means**2, axis=0)[:, None]
     near = tied(closeness, closeness_rounding(row_norms(H.T), jnp.max(row_norms(means.T)), largest, eps))
+    apart = 1.0 - agreement(decided, near)
     return Collapse(
-        nc1=_within_over_between(H - means[:, labels], centered.T, largest),
-        nc4=jnp.mean(1.0 - agreement(decided, near)).astype(W.dtype),
+        nc1=_within_over_between(H - means[:, labels], centered.T, largest, each),
+        nc4=jnp.average(apart, weights=each.astype(apart.dtype)).astype(W.dtype),
         **configuration(W, centered.T, center),
     )
 
@@ -180,17 +187,19 @@ def ratio_of_variances(value: Any, inverse: Any, furthest: Any, least: Any) -> A
     return xp.where(xp.any(inverse != 0), value, xp.where(furthest > least, np.inf, np.nan))
 
 
-def _within_over_between(deviations: Array, centered: Array, largest: Array) -> Array:
+def _within_over_between(deviations: Array, centered: Array, largest: Array, each: Array) -> Array:
     """NC1, ``tr(S_W S_B^+)/K``, as a sum of squares (never negative); deviations (d, N), centered means (K, d)."""
     inverse, least = between_inverse(centered, largest)
     # tr(S_W S_B^+)/K = (1/N) sum_i dev_i' (K C^+' C^+) dev_i / K: the two K cancel.
-    value = jnp.sum(matmul(inverse, deviations) ** 2) / deviations.shape[1]
+    value = jnp.average(jnp.sum(matmul(inverse, deviations) ** 2, axis=0), weights=each)
     return ratio_of_variances(value, inverse, jnp.max(row_norms(deviations.T)), least)
 
 
 @jax.jit
-def scores(W: Array, H: Array, labels: Array) -> dict[str, dict[str, Array]]:
+def scores(W: Array, H: Array, labels: Array, counts: Any = 1.0) -> dict[str, dict[str, Array]]:
     """Unbiased scores ``w_j'h``: mean, min and max over true classes (positive) and others (negative).
+
+    ``counts`` says how many samples a column of H stands for, () or (N,).
 
     >>> found = scores(jnp.eye(2), 3.0 * jnp.eye(2), jnp.array([0, 1]))
     >>> float(found["positive"]["mean"]), float(found["negative"]["max"])
@@ -199,9 +208,12 @@ def scores(W: Array, H: Array, labels: Array) -> dict[str, dict[str, Array]]:
     table = matmul(W, H)
     true = jnp.arange(W.shape[0], dtype=jnp.int32)[:, None] == jnp.asarray(labels, jnp.int32)[None, :]
 
+    each = jnp.broadcast_to(jnp.asarray(counts, table.dtype), (H.shape[1],))[None, :]
+
     def summary(mask: Array) -> dict[str, Array]:
+        weights = jnp.where(mask, each, 0.0)
         return {
-            "mean": jnp.mean(table, where=mask),
+            "mean": jnp.sum(table * weights) / jnp.sum(weights),
             "min": jnp.min(jnp.where(mask, table, jnp.inf)),
             "max": jnp.max(jnp.where(mask, table, -jnp.inf)),
         }

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ufm._base import axpy, norm
+from ufm._base import axpy
 from ufm.models._params import Params
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Scaled:
 
     def plain_norm(self, gradient: Params) -> Array:
         """Norm of the plain gradient, given the gradient in scaled variables."""
-        return norm(jax.tree.map(lambda g, s: g * s, gradient, self.scale))
+        return self.problem.gradient_norm(jax.tree.map(lambda g, s: g * s, gradient, self.scale))
 
 
 def half_square(point: Params) -> Array:

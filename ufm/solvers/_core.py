@@ -94,7 +94,8 @@ class Solution:
     Attributes:
         params: the point reached.
         value: objective there.
-        grad_norm: Euclidean norm of the plain gradient over (W, H, b).
+        grad_norm: Euclidean norm of the plain gradient over (W, H, b), the features of all samples counted
+            (`Problem.gradient_norm`).
         residual: norm of the scaled gradient over ``sqrt(2 |value|)``, which ``tol`` bounds.
         status: a `Status` as an integer; see `status_name`.
         steps: outer iterations.

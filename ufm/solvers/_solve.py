@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from jax import Array
 
+from ufm import symmetry
 from ufm._base import as_key, read_call, require, suggestion
 from ufm.problem import Params, Problem, require_single
 from ufm.solvers import classwise
@@ -44,18 +45,16 @@ SADDLES = ("leave", "keep")
 ESCAPES = 3
 """Saddles that a solve leaves: the first one by symmetry, and others that lie on the way down from it."""
 
-_eliminated = jax.jit(classwise.eliminated)
-_expanded = jax.jit(classwise.expanded)
+_means = jax.jit(symmetry.means)
 
 
-def _screened(solve: Callable[..., Solution], solver: Solver, problem: Any, params: Params) -> tuple[Solution, Array]:
+@functools.partial(jax.jit, static_argnums=0)
+def _run(solver: Solver, problem: Any, params: Params) -> tuple[Solution, Array]:
     """A solve, and whether its end needs a look for negative curvature: one program."""
-    found = solve(solver, problem, params)
+    found = run(solver, problem, params)
     return found, points.suspect(problem, found)
 
 
-_run = jax.jit(functools.partial(_screened, run), static_argnums=0)
-_run_eliminated = jax.jit(functools.partial(_screened, classwise.run_eliminated), static_argnums=0)
 _suspect = jax.jit(points.suspect)
 _way_down = jax.jit(points.way_down)
 _start = jax.jit(lambda solver, problem, params: solver.start(problem.astype(params.H.dtype), params), static_argnums=0)
@@ -102,8 +101,8 @@ def solve(
         init: starting point instead of a random one.
         eliminate: let Newton and L-BFGS minimize over the features exactly where the loss is convex: for
             any (W, b) the best features of a class coincide, so the problem with one feature per class has
-            the same minimum at a cost that does not depend on n. Value and gradient are those of the full
-            problem. False keeps every feature free at every step: the run that *shows* collapse.
+            the same minimum at a cost that does not depend on n, and its random start is that of
+            ``features="per_class"``. False keeps every feature free at every step: the run that *shows* collapse.
         saddles: a solve that converges to a strict saddle leaves it along a direction of negative curvature and
             goes on (Newton and L-BFGS; from the third saddle, and with other solvers, the status is ``saddle``).
             ``"keep"`` returns any critical point as converged, for those who look for them.
@@ -186,14 +185,17 @@ def multistart(
     key = as_key(key, seed)
     dtype = float_dtype(dtype)
     solver = resolve(solver, dtype)
+    eliminate = eliminate and eliminates(solver, problem)
+    solved = symmetry.shared(problem) if eliminate else problem
     if init is not None:
         require(starts == 1, "starts", starts, "1 when an initial point is given")
-        begun = [_checked(problem, init, dtype)]
+        start = _checked(problem, init, dtype)
+        begun = [dataclasses.replace(start, H=_means(problem, start.H)) if eliminate else start]
     else:
         keys = [key] if starts == 1 else jax.random.split(key, starts)
-        begun = [problem.init(k, scale, bias_mean, dtype) for k in keys]
-    eliminate = eliminate and eliminates(solver, problem)
-    return [_solve_one(solver, problem, start, progress, eliminate, saddles == "leave") for start in begun]
+        begun = [solved.init(k, scale, bias_mean, dtype) for k in keys]
+    found = [_solve_one(solver, solved, start, progress, saddles == "leave") for start in begun]
+    return [classwise.expanded(problem, s) for s in found] if eliminate else found
 
 
 def eliminates(solver: Solver | str | None, problem: Problem) -> bool:
@@ -273,10 +275,9 @@ def _solve_one(
     problem: Problem,
     params: Params,
     progress: Callable[[int, float], None] | None,
-    eliminate: bool,
     leave: bool,
 ) -> Solution:
-    found, suspect = _attempt(solver, problem, params, progress, eliminate)
+    found, suspect = _attempt(solver, problem, params, progress)
     spent = [found]
     while leave and bool(suspect):
         below, saddle = _way_down(problem, found.params, found.residual)
@@ -284,7 +285,7 @@ def _solve_one(
             break
         if len(spent) > ESCAPES or not isinstance(solver, (Newton, LBFGS)):
             return dataclasses.replace(_totalled(spent), status=jnp.asarray(Status.SADDLE, jnp.int32))
-        found, suspect = _attempt(solver, problem, below, progress, eliminate)
+        found, suspect = _attempt(solver, problem, below, progress)
         spent.append(found)
     return _totalled(spent)
 
@@ -302,13 +303,11 @@ def _attempt(
     problem: Problem,
     params: Params,
     progress: Callable[[int, float], None] | None,
-    eliminate: bool,
 ) -> tuple[Solution, Array]:
     if progress is None:
-        return (_run_eliminated if eliminate else _run)(solver, problem, params)
-    solved, start = _eliminated(problem, params) if eliminate else (problem, params)
-    state = _start(solver, solved, start)
-    solved = solved.astype(params.H.dtype)
+        return _run(solver, problem, params)
+    state = _start(solver, problem, params)
+    solved = problem.astype(params.H.dtype)
     chunk, until = 8, 0
     while int(state.status) == Status.RUNNING and until < solver.max_steps:
         until = min(until + chunk, solver.max_steps)
@@ -317,5 +316,5 @@ def _attempt(
         if time.perf_counter() - began < 0.25:
             chunk *= 2
         progress(int(state.steps), float(state.residual))
-    found = _finish(solver, problem, _expanded(problem, state) if eliminate else state)
+    found = _finish(solver, problem, state)
     return found, _suspect(problem, found)

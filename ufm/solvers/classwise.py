@@ -18,12 +18,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
+from ufm import symmetry
 from ufm._base import matmul
 from ufm.models import Scaled
 from ufm.problem import Params, Problem
-from ufm.solvers._core import Solution, Solver, advance, with_tolerance
+from ufm.solvers._core import Solution
 
 
 def collapses(problem: Any) -> bool:
@@ -31,47 +33,20 @@ def collapses(problem: Any) -> bool:
     return (
         problem.model.collapses
         and problem.features == "per_sample"
-        and problem.samples > problem.classes
+        and problem.samples > problem.groups
         and problem.loss.convex
     )
 
 
-def shared(problem: Problem) -> Problem:
-    """The problem with one feature per class."""
-    return dataclasses.replace(problem, features="per_class")
+def expanded(problem: Problem, solution: Solution) -> Solution:
+    """A solution of the shared problem (`ufm.symmetry`) as one of ``problem``: its features given to all samples.
 
-
-def eliminated(problem: Problem, params: Params) -> tuple[Problem, Params]:
-    """The problem with one feature per class, which has the same minimum, and a start at the class means.
-
-    At fixed (W, b) and a convex loss the minimizer over H is unique and the same for all samples of a class.
+    Nothing else changes but the unit of cost: the gradient of the full problem is that of the class, spread. The work
+    is the host's, so that it compiles nothing.
     """
-    plain = Classwise(Scaled.of(problem, params))
-    means = plain.means(params).H / plain.root_counts(params.H.dtype)
-    return shared(problem), Params(params.W, means, params.b)
-
-
-def expanded(problem: Problem, state: Any) -> Any:
-    """The state of a solver on the `eliminated` problem, with its point and gradient given to all samples.
-
-    Scaled variables keep their norms, and the gradient of the full ``problem`` is that of the class, spread.
-    """
-    split = Classwise(Scaled.of(problem, state.point))
-
-    def spread(means: Params) -> Params:
-        return Params(means.W, split.spread(means), means.b)
-
-    fields = {name: spread(getattr(state, name)) for name in ("point", "gradient") if hasattr(state, name)}
-    cost = jnp.asarray(state.evaluations, state.point.H.dtype) * (problem.classes / problem.samples)
-    return dataclasses.replace(state, evaluations=cost, **fields)
-
-
-def run_eliminated(solver: Solver, problem: Problem, params: Params) -> Solution:
-    """`run` with the features eliminated: one traceable function."""
-    solver = with_tolerance(solver, params.H.dtype)
-    short, start = eliminated(problem.astype(params.H.dtype), params)
-    state = advance(solver, short, solver.start(short, start), solver.max_steps)
-    return solver.finish(problem, expanded(problem, state))
+    H = jax.device_put(np.asarray(solution.params.H)[:, problem.labels])
+    cost = jax.device_put(np.asarray(solution.evaluations, H.dtype) * (problem.groups / problem.samples))
+    return dataclasses.replace(solution, params=dataclasses.replace(solution.params, H=H), evaluations=cost)
 
 
 @dataclass(frozen=True)
@@ -82,18 +57,12 @@ class Classwise:
 
     def means(self, point: Params) -> Params:
         """Class means of a point, direction or gradient: its part that does not vary within classes."""
-        problem = self.space.problem
-        if problem.balanced:
-            sums = jnp.sum(point.H.reshape(point.H.shape[0], problem.classes, -1), axis=2)
-        else:
-            labels = jnp.asarray(problem.labels)
-            sums = jax.ops.segment_sum(point.H.T, labels, problem.classes, indices_are_sorted=True).T
-        return Params(point.W, sums / self.root_counts(point.H.dtype), point.b)
+        H = symmetry.means(self.space.problem, point.H) * self.root_counts(point.H.dtype)
+        return Params(point.W, H, point.b)
 
     def spread(self, means: Params) -> Array:
         """Features (d, N) of class means (d, K)."""
-        problem, columns = self.space.problem, means.H / self.root_counts(means.H.dtype)
-        return jnp.repeat(columns, problem.counts, axis=1, total_repeat_length=problem.samples)
+        return symmetry.spread(self.space.problem, means.H / self.root_counts(means.H.dtype))
 
     def root_counts(self, dtype: Any) -> Array:
         """``sqrt(n_k)`` as a row (1, K)."""
@@ -101,7 +70,7 @@ class Classwise:
 
     def mean_hessian(self, means: Params) -> Callable[[Params], Params]:
         """Hessian of the problem with one feature per class."""
-        problem = shared(self.space.problem)
+        problem = symmetry.shared(self.space.problem)
         return Scaled.of(problem, means).inflated(self.space.inflation).hessian(means)
 
     def deviation_hessian(self, means: Params) -> Callable[[Array], Array]:

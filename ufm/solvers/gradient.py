@@ -67,7 +67,7 @@ class Gradient:
     tolerances = TOLERANCES
 
     def _measure(self, problem: Problem, point: Params, value: Array, gradient: Params) -> dict[str, Array]:
-        return {"value": value, "grad_norm": norm(gradient), **self.record(problem, point)}
+        return {"value": value, "grad_norm": problem.gradient_norm(gradient), **self.record(problem, point)}
 
     def start(self, problem: Problem, params: Params) -> GradientState:
         """State at ``params``, recorded as step 0."""
@@ -122,7 +122,7 @@ class Gradient:
         return Solution(
             params=state.point,
             value=state.value,
-            grad_norm=norm(state.gradient),
+            grad_norm=problem.gradient_norm(state.gradient),
             residual=residual(norm(scaled), state.value),
             status=jnp.where(running, Status.MAX_STEPS, state.status).astype(jnp.int32),
             steps=state.steps,

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ufm import bias as biases
 from ufm._base import pytree, require
 from ufm.problem import Params, Problem
 from ufm.solvers._core import Solution, Status, reached, require_products
@@ -97,7 +98,10 @@ class Lifted:
         def too_long(curvature: Array) -> Array:
             new, move = forward_backward(curvature)
             model = value + _inner((gY, gb), move) + 0.5 * curvature * _inner(move, move)
-            return smooth(new) > model + 10.0 * jnp.finfo(value.dtype).eps * jnp.abs(value)
+            there, slope = jax.value_and_grad(smooth)(new)
+            # Values cannot tell short moves apart; the change of the gradient can.
+            bent = _inner(jax.tree.map(jnp.subtract, slope, (gY, gb)), move)
+            return (there > model) & (bent > curvature * _inner(move, move))
 
         curvature = jax.lax.while_loop(too_long, lambda c: 2.0 * c, 0.95 * state.curvature)
         new, move = forward_backward(curvature)
@@ -129,7 +133,7 @@ class Lifted:
         return Solution(
             params=params,
             value=value,
-            grad_norm=jnp.sqrt(_inner(gradient, gradient)),
+            grad_norm=problem.gradient_norm(gradient),
             residual=state.residual,
             status=jnp.where(running, Status.MAX_STEPS, state.status).astype(jnp.int32),
             steps=state.steps,
@@ -140,17 +144,12 @@ class Lifted:
 
 def _smooth_part(problem: Problem, dtype: Any) -> Any:
     m = jnp.broadcast_to(jnp.asarray(problem.multiplicity, dtype), (problem.columns,))
-    labels = jnp.asarray(problem.labels)
 
     def smooth(point: tuple[Array, Array | None]) -> Array:
         Y, b = point
         X = Y / jnp.sqrt(m)[None, :]
-        total = jnp.zeros((), dtype)
-        if b is not None:
-            bias = b / jnp.sqrt(1.0 * problem.samples)
-            X = X + jnp.broadcast_to(bias, (problem.classes,))[:, None]
-            total = 0.5 * problem.decay.b * jnp.sum(bias**2)
-        return total + jnp.sum(m * jax.vmap(problem.loss, (1, 0))(X, labels)) / problem.samples
+        bias = None if b is None else b / jnp.sqrt(1.0 * problem.samples)
+        return problem.risk(problem.added(X, bias)) + biases.penalty(problem.decay.b, bias)
 
     return smooth
 

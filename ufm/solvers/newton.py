@@ -203,7 +203,7 @@ class Newton:
             Params(move.W, split.spread(move) + within, move.b),
             jnp.maximum(others * length, length_w),
             others * predicted + predicted_w,
-            products * (space.problem.classes / space.problem.samples) + products_w,
+            products * (space.problem.groups / space.problem.samples) + products_w,
             (~alone & on_boundary) | on_boundary_w,
             alone,
         )

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from ufm import symmetry
 from ufm._base import matmul, norm, operator_norm
 from ufm.models import Linear
 from ufm.problem import Params
@@ -84,7 +85,9 @@ def _slack(dtype: Any, residual: Any) -> Array:
 
 def _shared(problem: Any, params: Params) -> tuple[Any, Params]:
     """One feature per class where a convex loss makes them agree: deviations from it have positive curvature only."""
-    return classwise.eliminated(problem, params) if classwise.collapses(problem) else (problem, params)
+    if not classwise.collapses(problem):
+        return problem, params
+    return symmetry.shared(problem), dataclasses.replace(params, H=symmetry.means(problem, params.H))
 
 
 def _least(product: Any, flat: Array, space: Any, unravel: Any) -> tuple[Array, Array, Array]:

@@ -1,8 +1,9 @@
 """From axes to lanes: every combination of values, split into groups that share one compiled program.
 
 An axis names a leaf of the problem (``"decay.b"``, ``"loss.gamma"``; ``"decay.W,decay.H"`` sets both to the
-same value), a property of the random start (``"seed"``, ``"scale"``, ``"bias_mean"``) or a static choice. Leaves
-and starts are arrays of one program; each combination of static choices is a group.
+same value), one entry of an array (``"weights.0"``, ``"counts.2"``), a property of the random start (``"seed"``,
+``"scale"``, ``"bias_mean"``) or a static choice. Leaves and starts are arrays of one program; each combination of
+static choices is a group. Counts are leaves where features are shared by the samples of a class.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import numpy as np
 from ufm import losses, models
 from ufm._base import InputError, require, suggestion
 from ufm.problem import Problem, require_single
-from ufm.solvers import Gradient, Lifted, parse, resolve
+from ufm.solvers import Gradient, Lifted, eliminates, parse, resolve
+from ufm.symmetry import shared
 
 STATIC = ("loss", "classes", "dim", "per_class", "bias", "features", "model", "solver")
 START = {"seed": 0, "scale": 1.0, "bias_mean": 0.0}
@@ -39,12 +41,14 @@ class Group:
         solver: of all lanes.
         lanes: arrays (lanes, ...) by name: the scalar leaves, any other that varies, and the whole of `START`.
         index: place of each lane among all lanes of the sweep, hardest first.
+        eliminated: whether ``problem`` has one feature per class because `ufm.solve` would eliminate the others.
     """
 
     problem: Problem
     solver: Any
     lanes: dict[str, np.ndarray]
     index: np.ndarray
+    eliminated: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,14 +76,53 @@ class Plan:
 
 
 def leaf_names(problem: Problem) -> dict[str, Any]:
-    """Every leaf of ``problem`` by its path.
+    """Every leaf of ``problem`` by its path, as the constructors of its parts call it.
 
     >>> import ufm
     >>> sorted(leaf_names(ufm.Problem(loss=ufm.losses.Focal())))
-    ['decay.H', 'decay.W', 'decay.b', 'loss.gamma']
+    ['decay.H', 'decay.W', 'decay.b', 'loss.gamma', 'per_class']
     """
     paths, _ = jax.tree_util.tree_flatten_with_path(problem)
-    return {".".join(str(getattr(k, "name", getattr(k, "key", k))) for k in path): leaf for path, leaf in paths}
+    known = {"grouping.each": "per_class"}
+    names = [".".join(str(getattr(k, "name", getattr(k, "key", k))) for k in path) for path, _ in paths]
+    grouped = "per_class" if problem.labeled else "targets"
+    leaves = zip(names, (leaf for _, leaf in paths), strict=True)
+    return {known.get(name, name.replace("grouping.", f"{grouped}.")): leaf for name, leaf in leaves}
+
+
+def canonical(name: str) -> str:
+    """``"counts"`` is another name of ``"per_class"``, also where one of them is meant.
+
+    >>> canonical("counts.2"), canonical("decay.W,decay.H")
+    ('per_class.2', 'decay.W,decay.H')
+    """
+    return ",".join(re.sub(r"^counts\b", "per_class", part) for part in name.split(","))
+
+
+def entry(name: str) -> tuple[str, int | None]:
+    """A leaf's name and the entry of it that is meant, if only one.
+
+    >>> entry("weights.3"), entry("decay.W")
+    (('weights', 3), ('decay.W', None))
+    """
+    head, _, last = name.rpartition(".")
+    return (head, int(last)) if head and last.isdecimal() else (name, None)
+
+
+def as_array(problem: Problem, name: str) -> Problem:
+    """``problem`` with the leaf ``name`` as an array whose entries can be set."""
+    if name == "per_class":
+        return dataclasses.replace(problem, per_class=np.asarray(problem.counts, float))
+    if name == "offset" and problem.offset is not None:
+        return dataclasses.replace(problem, offset=np.broadcast_to(np.asarray(problem.offset, float), problem.classes))
+    leaf = leaf_names(problem).get(name)
+    require(
+        leaf is not None and np.ndim(leaf) == 1,
+        f"axis {name}.*",
+        leaf,
+        "an entry of per_class (counts), weights or offset, if given",
+    )
+    return problem
 
 
 def with_leaf(tree: Any, path: str, value: Any) -> Any:
@@ -102,8 +145,6 @@ def with_static(problem: Problem, choices: Mapping[str, Any]) -> Problem:
     for name, room in (("loss", losses), ("model", models)):
         if isinstance(fields.get(name), str):
             fields[name] = room.parse(fields[name])
-    if isinstance(fields.get("per_class"), list):
-        fields["per_class"] = tuple(fields["per_class"])
     return dataclasses.replace(problem, **fields)
 
 
@@ -129,27 +170,30 @@ def plan(
     require(int(np.prod(shape)) > 0, "axes", dict.fromkeys(values), "axes of at least one value each")
     _refuse_overlaps(list(values))
     static = [name for name in values if name in STATIC]
-    dynamic = [name for name in values if name not in STATIC]
+    choices = [tuple(values[name]) for name in static]
     for name, default in START.items():
         _check_start(name, [start.get(name, default)])
     groups = []
-    for combination in itertools.product(*(range(len(values[name])) for name in static)):
+    for combination in itertools.product(*(range(len(c)) for c in choices)):
         chosen = {name: values[name][i] for name, i in zip(static, combination, strict=True)}
         index = np.arange(int(np.prod(shape)))
         for name, i in zip(static, combination, strict=True):
             index = index[pointers[name][index] == i]
         if not index.size:
             continue
-        template = with_static(problem, chosen)
+        template, solver_of = with_static(problem, chosen), _solver(chosen.get("solver", solver), dtype, options or {})
+        shorter = eliminate and eliminates(solver_of, template)
+        if shorter:
+            template = shared(template)
         # Scalar leaves that do not vary are lanes too: one program serves any choice of axes.
-        constant = {**START, **start, **{k: float(v) for k, v in leaf_names(template).items() if np.ndim(v) == 0}}
-        columns = {name: np.full(len(index), value) for name, value in constant.items()}
-        for name in dynamic:
-            for part, column in _columns(template, name, values[name]).items():
-                columns[part] = column[pointers[name][index]]
+        columns = {name: np.full(len(index), value) for name, value in {**START, **start}.items()}
+        for name in (name for name in values if name not in STATIC):
+            template = _set_axis(template, columns, name, values[name], pointers[name][index])
+        scalars = {k: float(v) for k, v in leaf_names(template).items() if np.ndim(v) == 0}
+        columns = {name: np.full(len(index), value) for name, value in scalars.items()} | columns
         order = _hardest_first(columns)
         lanes = {name: column[order] for name, column in columns.items()}
-        groups.append(Group(template, _solver(chosen.get("solver", solver), dtype, options or {}), lanes, index[order]))
+        groups.append(Group(template, solver_of, lanes, index[order], shorter))
     coords = {name: _coordinates(name, listed) for name, listed in values.items()}
     if not grid:
         coords = {name: coord[pointers[name]] for name, coord in coords.items()}
@@ -160,7 +204,7 @@ def plan(
 
 def _refuse_overlaps(axes: Sequence[str]) -> None:
     """Two axes that set the same leaf, or a whole and a part of it, leave open which of them a lane has."""
-    parts = [(axis, part) for axis in axes for part in axis.split(",")]
+    parts = [(axis, part) for axis in axes for part in canonical(axis).split(",")]
     for (axis, part), (other, another) in itertools.combinations(parts, 2):
         apart = part != another and not part.startswith(f"{another}.") and not another.startswith(f"{part}.")
         require(apart, "axes", (axis, other), f"apart: {part!r} and {another!r} set the same")
@@ -193,25 +237,44 @@ def _listed(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list], dict[st
     return values, pointers, (len(rows),)
 
 
-def _columns(template: Problem, axis: str, values: list) -> dict[str, np.ndarray]:
-    """The values of a leaf or start axis as an array, checked one by one, under each name that ``axis`` ties."""
-    leaves = leaf_names(template)
-    columns = {}
-    for name in axis.split(","):
+def _set_axis(
+    template: Problem, columns: dict[str, np.ndarray], axis: str, values: list, pointers: np.ndarray
+) -> Problem:
+    """Write the values of a leaf or start axis into the ``columns`` of lanes, checked, under each name it ties.
+
+    Returns:
+        The template, whose leaf has become an array where one entry of it is set.
+    """
+    for name in canonical(axis).split(","):
         if name in START:
-            columns[name] = _check_start(name, values)
+            columns[name] = _check_start(name, values)[pointers]
             continue
-        require(name in leaves, "axis", name, suggestion(name, [*STATIC, *START, *leaves]))
+        leaf, place = entry(name)
+        if leaf == "per_class" or leaf.startswith("per_class."):
+            allowed = (
+                "fixed where every sample has a feature of its own: it takes features='per_class', or a convex loss"
+            )
+            require(template.grouping.total is None, f"axis {axis}", values, allowed)
+        if place is not None:
+            template = as_array(template, leaf)
+        leaves = leaf_names(template)
+        require(leaf in leaves, "axis", name, suggestion(name, [*STATIC, *START, *leaves]))
+        expected = np.shape(leaves[leaf]) if place is None else ()
         try:
             column = np.asarray([np.asarray(v, float) for v in values])
         except (TypeError, ValueError):
-            raise InputError(f"axis {name} = {values!r}: must be numbers") from None
-        expected = np.shape(leaves[name])
-        require(column.shape[1:] == expected, f"axis {name}, shape of a value", column.shape[1:], f"{expected}")
-        for value in column:
-            with_leaf(template, name, value if value.ndim else float(value))
-        columns[name] = column
-    return columns
+            raise InputError(f"axis {axis} = {values!r}: must be numbers") from None
+        require(column.shape[1:] == expected, f"axis {axis}, shape of a value", column.shape[1:], f"{expected}")
+        rows = column[pointers]
+        if place is not None:
+            size = np.size(leaves[leaf])
+            require(place < size, f"axis {axis}", place, f"an entry from 0 to {size - 1}")
+            rows = columns.get(leaf, np.tile(np.asarray(leaves[leaf], float), (len(pointers), 1)))
+            rows[:, place] = column[pointers]
+        for value in np.unique(rows, axis=0):
+            with_leaf(template, leaf, value if value.ndim else float(value))
+        columns[leaf] = rows
+    return template
 
 
 def _check_start(name: str, values: list) -> np.ndarray:
@@ -258,6 +321,8 @@ def _coordinates(name: str, values: list) -> np.ndarray:
         return np.array([v if isinstance(v, str) else str(v) for v in values])
     if name in STATIC:
         numbers = all(isinstance(v, (int, np.integer)) for v in values)
+        if name == "per_class" and not numbers:
+            return np.array([",".join(map(str, v)) if isinstance(v, (list, tuple)) else str(v) for v in values])
         return np.array(values) if numbers else np.array([v if isinstance(v, str) else bare_repr(v) for v in values])
     column = np.asarray(values)
     return column if column.ndim == 1 else np.arange(len(values))

@@ -24,7 +24,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from ufm._base import require, suggestion
 from ufm.problem import Params, Problem
-from ufm.solvers import Status, classwise, run
+from ufm.solvers import Status, run
 from ufm.sweeps._axes import Group, with_leaves
 from ufm.sweeps.lane import begin, mean_bias, measure
 
@@ -49,8 +49,8 @@ Lanes = dict[str, Any]
 
 @dataclass(frozen=True)
 class Task:
-    """What is the same for all lanes of a group, and static: the solver, the dtype, what to keep, and whether the
-    features are eliminated (`ufm.solve`): a lane then costs the same whatever n.
+    """What is the same for all lanes of a group, and static: the solver, the dtype, what to keep, and whether features
+    were eliminated, so that an evaluation of full size is the unit of cost.
     """
 
     solver: Any
@@ -58,20 +58,15 @@ class Task:
     keep: tuple[str, ...] | None = None
     eliminate: bool = False
 
-    def posed(self, problem: Problem) -> Problem:
-        """The problem that is solved for ``problem``."""
-        return classwise.shared(problem) if self.eliminate else problem
-
     def start(self, problem: Problem, lane: Lanes) -> Params:
         """Where the solve of a lane begins."""
-        start = begin(problem, lane, self.dtype)
-        return classwise.eliminated(problem, start)[1] if self.eliminate else start
+        return begin(problem, lane, self.dtype)
 
     def result(self, problem: Problem, solution: Any, bias_start: Array) -> Lanes:
         """What is kept of a lane."""
-        found = measure(self.posed(problem), solution, bias_start)
-        if self.eliminate:  # an evaluation of full size is the unit
-            found["evaluations"] = found["evaluations"] * (problem.classes / problem.samples)
+        found = measure(problem, solution, bias_start)
+        if self.eliminate:
+            found["evaluations"] = found["evaluations"] * (problem.groups / problem.samples)
         wanted = self.keep
         return {
             name: x
@@ -84,7 +79,7 @@ class Task:
         """One lane from start to end."""
         problem = with_leaves(template, lane)
         start = self.start(problem, lane)
-        return self.result(problem, run(self.solver, self.posed(problem), start), mean_bias(start, self.dtype))
+        return self.result(problem, run(self.solver, problem, start), mean_bias(start, self.dtype))
 
 
 def devices_mesh() -> jax.sharding.Mesh:
@@ -131,7 +126,7 @@ def _pool(task: Task, template: Problem, lanes: Lanes) -> Any:
     def one(lane: Lanes) -> Any:
         problem = with_leaves(template, lane).astype(task.dtype)
         start = task.start(problem, lane)
-        return task.solver.start(task.posed(problem), start), mean_bias(start, task.dtype)
+        return task.solver.start(problem, start), mean_bias(start, task.dtype)
 
     return jax.vmap(one)(lanes)
 
@@ -154,7 +149,7 @@ def _advance(task: Task, template: Problem, lanes: Lanes, pool: Any, slots: Arra
     size = lanes["seed"].shape[0]
     at = jnp.minimum(slots, size - 1)
     present = slots < size
-    problems = jax.vmap(lambda lane: task.posed(with_leaves(template, lane)).astype(task.dtype))(
+    problems = jax.vmap(lambda lane: with_leaves(template, lane).astype(task.dtype))(
         {k: x[at] for k, x in lanes.items()}
     )
 
@@ -183,7 +178,7 @@ def _finish(width: int | None, task: Task, template: Problem, lanes: Lanes, pool
     def one(x: Any) -> Lanes:
         lane, (state, bias_start) = x
         problem = with_leaves(template, lane)
-        finished = task.solver.finish(task.posed(problem).astype(task.dtype), state)
+        finished = task.solver.finish(problem.astype(task.dtype), state)
         return task.result(problem, finished, bias_start)
 
     return jax.lax.map(one, (lanes, pool), batch_size=width)

@@ -13,7 +13,7 @@ import numpy as np
 from ufm._base import require, suggestion
 from ufm.problem import Problem
 from ufm.solvers import Status, answered
-from ufm.sweeps._axes import START, STATIC, leaf_names, with_leaf, with_static
+from ufm.sweeps._axes import START, STATIC, as_array, canonical, entry, leaf_names, with_leaf, with_static
 from ufm.theory import Regime, predict
 
 _LABELS: dict[str, Any] = {"status": Status, "regime": Regime}
@@ -158,7 +158,8 @@ class Sweep:
             return None
         values = self.coords[x]
         places = values
-        if x not in START and x.split(",")[0] in leaf_names(self.problem) and values.size > 1:
+        first = canonical(x).split(",")[0]  # counts are whole numbers: nothing lies between them
+        if first in leaf_names(self.problem) and not first.startswith("per_class") and values.size > 1:
             spaced = np.geomspace if values.min() > 0 and values.max() >= 50 * values.min() else np.linspace
             places = spaced(values.min(), values.max(), _FINE)
         rows = []
@@ -220,9 +221,15 @@ def at(problem: Problem, choice: Mapping[str, Any]) -> Problem:
     """``problem`` with static choices and leaves from ``choice``; the start and the solver are left out."""
     static = {k: v.item() if isinstance(v, np.generic) else v for k, v in choice.items() if k in STATIC}
     problem = with_static(problem, static)
-    leaves = leaf_names(problem)
     for name, value in choice.items():
-        for part in name.split(","):
-            if part in leaves:
-                problem = with_leaf(problem, part, value)
+        for part in canonical(name).split(","):
+            leaf, place = entry(part)
+            if (leaf in STATIC and place is None) or leaf not in leaf_names(problem):
+                continue
+            if place is not None:
+                problem = as_array(problem, leaf)
+                array = np.array(leaf_names(problem)[leaf], float)
+                array[place] = value
+                value = array
+            problem = with_leaf(problem, leaf, value)
     return problem

@@ -12,7 +12,7 @@ import numpy as np
 
 from ufm._base import InputError, require, suggestion
 from ufm.problem import Problem
-from ufm.solvers import Status, eliminates, float_dtype
+from ufm.solvers import Status, float_dtype
 from ufm.statement import describe, from_data, stated, to_data
 from ufm.sweeps._axes import Plan, bare_repr, plan
 from ufm.sweeps._engine import Engine, Task
@@ -50,8 +50,9 @@ def sweep(
         problem: template.
         axes: a mapping from names to values makes a grid; a sequence of mappings, one lane each, a list. A name is
             a leaf of the problem (``"decay.b"``, ``"loss.gamma"``; ``"decay.W,decay.H"`` ties two), ``"seed"``,
-            ``"scale"``, ``"bias_mean"``, or a static choice, of which each combination is compiled once:
-            ``"loss"``, ``"classes"``, ``"dim"``, ``"per_class"``, ``"bias"``, ``"features"``, ``"solver"``.
+            ``"scale"``, ``"bias_mean"``; an entry of one (``"counts.2"``, ``"weights.0"``, ``"offset.1"``); or a static
+            choice, each combination a group of its own: ``"loss"``, ``"classes"``, ``"dim"``, ``"per_class"``,
+            ``"bias"``, ``"features"``, ``"model"``, ``"solver"``.
         solver: from `ufm.solvers`, or its name; Newton by default. A `Gradient` that records gives trajectories.
         options: ``tol``, ``max_steps`` and ``record_every`` of solvers given by name.
         seed: of the random starts where it is no axis: the start is that of `ufm.solve`.
@@ -101,9 +102,7 @@ def sweep(
         work = Engine(engine)
         budget = _budget(memory, work.platform)
         kept = None if keep is None else tuple(keep)
-        tasks = [
-            Task(g.solver, np.dtype(dtype), kept, eliminate and eliminates(g.solver, g.problem)) for g in layout.groups
-        ]
+        tasks = [Task(g.solver, np.dtype(dtype), kept, g.eliminated) for g in layout.groups]
         room = [work.capacity(g, t, budget) for g, t in zip(layout.groups, tasks, strict=True)]
         manifest = {
             "title": title,

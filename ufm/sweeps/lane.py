@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from ufm import metrics
@@ -40,15 +39,10 @@ def measure(problem: Problem, solution: Solution, bias_start: Array) -> dict[str
     wide = jnp.zeros((), float).dtype
     problem, params = problem.astype(wide), cast(solution.params, wide)
     certificate = traced_certificate(problem, params)
-    labels = jnp.asarray(problem.labels)
+    labels, counts = jnp.asarray(problem.labels), problem.multiplicity
     b = jnp.zeros((), wide) if params.b is None else params.b
-    if problem.features == "per_class" and not problem.balanced:  # a class counts by its samples
-        labels = jnp.asarray(np.repeat(np.arange(problem.classes), problem.counts), jnp.int32)
-        params_all = Params(params.W, jnp.take(params.H, labels, axis=1), params.b)
-    else:
-        params_all = params
-    collapse = metrics.collapse(params_all.W, params_all.H, labels, params.b)
-    spread = metrics.scores(*problem.model.layers(params_all), labels)
+    collapse = metrics.collapse(params.W, params.H, labels, params.b, counts)
+    spread = metrics.scores(*problem.model.layers(params), labels, counts)
     numbers = {
         "value": certificate.value,
         "lower_bound": certificate.lower_bound,

@@ -41,6 +41,7 @@ from jax import Array
 
 from ufm._base import in_float64, is_traced, pytree
 from ufm.problem import Params, Problem
+from ufm.symmetry import collapsed
 from ufm.theory import rounding as errors
 from ufm.theory.regularizer import Dual, Part, Regularizer, regularizer
 from ufm.theory.rounding import depth, gamma, total
@@ -91,6 +92,7 @@ def certify(problem: Problem, params: Params) -> Certificate:
     if is_traced(problem, params):
         return _certify(problem, params, polish=True)
     problem.loss.check(problem.classes)
+    problem, params = collapsed(problem, params)
     certificate = _certify_in_float64(problem, params, polish=False)
     gap, value = np.asarray(certificate.gap), np.asarray(certificate.value)  # NumPy: x64 may be off here
     known = np.maximum(gap, np.asarray(certificate.rounding))
@@ -116,7 +118,7 @@ def _certify(problem: Problem, params: Params, *, polish: bool) -> Certificate:
     if polish and params.b is not None:
         point = polish_bias(problem, params)
         dual = dual_point(problem, problem.logits(point))
-    least = jnp.min(jax.vmap(problem.loss.feasible_scale, (1, 0))(dual.u, dual.labels))
+    least = jnp.min(jax.vmap(problem.loss.feasible_scale, (1, 0))(dual.u, dual.targets))
     scale, known = penalty.scale(dual, least)
     conjugate, defect = mean_conjugate(problem, dual, scale)
     star, strength = penalty.conjugate(dual, params, scale, defect)
@@ -145,9 +147,9 @@ def certificate(value: Part, bound: Array, scale: Array, rounding: Array) -> Cer
 
 def dual_point(problem: Problem, logits: Array) -> Dual:
     """The gradient of the loss at ``logits`` (K, columns), one array that every part of the bound reads."""
-    labels = jnp.asarray(problem.labels)
-    u = jax.vmap(jax.grad(problem.loss), (1, 0), 1)(logits, labels)
-    return Dual(logits, jax.lax.optimization_barrier(u), labels, jnp.asarray(problem.shares, logits.dtype))
+    targets = problem.grouping.of(problem.labels)
+    u = jax.vmap(jax.grad(problem.loss), (1, 0), 1)(logits, targets)
+    return Dual(logits, jax.lax.optimization_barrier(u), targets, jnp.asarray(problem.shares, logits.dtype))
 
 
 def mean(shares: Array, terms: Array, known: Array) -> Part:
@@ -195,7 +197,7 @@ def offset_part(problem: Problem, dual: Dual, scale: Array, defect: Array) -> Pa
 def mean_conjugate(problem: Problem, dual: Dual, scale: Array) -> tuple[Part, Array]:
     """``sum omega_i l*(s u_i)``, and the 1-norm (columns,) by which each ``s u_i`` misses the domain of l*."""
     over_columns = jax.vmap(errors.conjugate, (None, 1, 1, 0, None))
-    found = over_columns(problem.loss, dual.logits, dual.u, dual.labels, scale)
+    found = over_columns(problem.loss, dual.logits, dual.u, dual.targets, scale)
     return mean(dual.shares, found.value, found.error), jax.lax.stop_gradient(found.defect)
 
 
@@ -226,7 +228,7 @@ def bias_cost(
     if mixed is None:
         undecayed, tilt = _balanced(problem, b, dual, largest, off), zero
     else:
-        of_class = jax.ops.segment_sum(dual.shares, dual.labels, problem.classes)
+        of_class = jax.ops.segment_sum(dual.shares, dual.targets, problem.classes)
         tilt = (largest + off) / (mixed[0] * jnp.min(of_class))
         lost = jnp.where(tilt < 0.5, tilt * (jnp.abs(bound) + mixed[1] * total(of_class) + strength), jnp.inf)
         # A resultant that rounding cannot tell from zero costs no more than rounding.
@@ -243,7 +245,7 @@ def _balanced(problem: Problem, b: Array, dual: Dual, largest: Array, off: Array
     """
     # A logit known to eps |z| leaves its gradient uncertain by the curvature times that.
     slopes = jax.vmap(jax.grad(problem.loss), (1, 0), 1)
-    curved = jax.jvp(lambda z: slopes(z, dual.labels), (dual.logits,), (jnp.abs(dual.logits),))[1]
+    curved = jax.jvp(lambda z: slopes(z, dual.targets), (dual.logits,), (jnp.abs(dual.logits),))[1]
     moved = total(dual.shares * jnp.sum(jnp.abs(curved), axis=0))
     noise = off + errors.user(problem.loss, problem.classes) * errors.unit(off.dtype) * moved
     return Part(jnp.where(largest <= noise, 0.0, jnp.inf), noise * (1.0 + jnp.max(jnp.abs(b))))

@@ -36,11 +36,11 @@ class Part(NamedTuple):
 
 
 class Dual(NamedTuple):
-    """A dual point: gradients u (K, columns) at logits of that shape, labels and shares omega (columns,)."""
+    """A dual point: gradients u (K, columns) at logits of that shape, each column's target, shares omega (columns,)."""
 
     logits: Array
     u: Array
-    labels: Array
+    targets: Array
     shares: Array
 
 
