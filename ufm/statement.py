@@ -21,12 +21,14 @@ from ufm._base import InputError, require, suggestion, write_call
 from ufm.bias import Bias
 from ufm.models import FixedClassifier, Linear
 from ufm.problem import Decay, Problem
+from ufm.targets import Columns
 
 KEYS = (
     "loss",
     "classes",
     "dim",
     "per_class",
+    "targets",
     "decay",
     "bias",
     "features",
@@ -58,12 +60,11 @@ def to_data(problem: Problem) -> dict[str, Any]:
     'focal:gamma=3'
     """
     require(stated(problem), "problem", str(problem), "one with a named loss and model: others are stated in Python")
-    counts = problem.per_class
     data = {
         "loss": write_call(problem.loss.name, problem.loss.hyper, exact),
         "classes": problem.classes,
         "dim": problem.dim,
-        "per_class": list(counts) if isinstance(counts, tuple) else counts if isinstance(counts, int) else str(counts),
+        **_samples(problem),
         "decay": {k: float(v) for k, v in vars(problem.decay).items()},
         "bias": str(problem.bias),
         "features": problem.features,
@@ -99,6 +100,9 @@ def from_data(data: Mapping[str, Any]) -> Problem:
         fields["model"] = models.Spheres(gamma)
     elif "model" in fields:
         fields["model"] = _named(fields["model"], "model", models)
+    if fields.get("targets") is not None:
+        known_keys(fields["targets"], ("kind", "columns", "counts"), "key of targets")
+        fields["targets"] = Columns(*(fields["targets"][key] for key in ("columns", "counts", "kind")))
     if "decay" in fields:
         known_keys(fields["decay"], ("W", "H", "b"), "decay")
         fields["decay"] = Decay(**fields["decay"])
@@ -120,6 +124,8 @@ def describe(problem: Problem, varied: Collection[str] = ()) -> str:
     fixed = {name for name in KEYS if name not in names}
     loss = problem.loss.name if any(name.startswith("loss.") for name in names) else str(problem.loss)
     sizes = {"classes": f"K={problem.classes}", "dim": f"d={problem.dim}", "per_class": f"n={problem.per_class!s}"}
+    if not problem.labeled:
+        sizes["per_class"] = f"{problem.targets.words} of {problem.samples} samples"
     head = ([loss] if "loss" in fixed else []) + [text for name, text in sizes.items() if name in fixed]
     used = {"W", "H", "b"} - ({"b"} if problem.bias == "none" else set())
     used -= {"W", "H"} - set(problem.model.decays)
@@ -155,6 +161,15 @@ def exact(x: Any) -> str:
     value = float(x)
     short = format(value, "g")
     return short if float(short) == value else repr(value)
+
+
+def _samples(problem: Problem) -> dict[str, Any]:
+    """Counts as ``per_class`` takes them, or targets that are no labels."""
+    counts, targets = problem.per_class, problem.targets
+    if targets is None:
+        return {"per_class": list(counts) if isinstance(counts, tuple) else counts if isinstance(counts, int) else str(counts)}
+    each = np.asarray(targets.each).astype(int).tolist()
+    return {"targets": {"kind": targets.kind, "columns": np.asarray(targets.Y).tolist(), "counts": each}}
 
 
 def _named(given: Any, field: str, room: Any, hyper: Mapping[str, float] | None = None) -> Any:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ufm._base import read_call
-from ufm.losses._base import Loss, complement_log, true_class, xlogx
+from ufm.losses._base import Loss, complement_log, is_column, true_class, xlogx
 from ufm.losses.binary import BCE
 from ufm.losses.logistic import Logistic
 from ufm.losses.naive import Naive
-from ufm.losses.softmax import CE, Focal, LabelSmoothing
+from ufm.losses.softmax import CE, Focal, LabelSmoothing, smoothed
 from ufm.losses.squared import MSE
 from ufm.losses.user import Custom, custom
 

@@ -15,6 +15,8 @@ from ufm._base import write_call
 class Loss:
     """A loss ``l(z, k)`` of logits ``z`` (K,) and a label ``k`` in 0..K-1; hyper-parameters are its leaves.
 
+    Where `takes_columns` is true the target may also be a column ``y`` (K,) instead of a label: see `ufm.targets`.
+
     A subclass defines `__call__` and, where they are known, `conjugate` and `at`; what is not known raises
     NotImplementedError. `custom` makes a loss of a plain function. Fenchel's ``l(z) + l*(u) >= <u, z>``, an
     equality at ``u = grad l(z)`` where l is convex, is what certificates rest on.
@@ -35,9 +37,11 @@ class Loss:
     """Whether ``l(z + c 1, k) = l(z, k)`` for every ``c``."""
     symmetric: bool = False
     """Whether permuting the classes changes nothing: what every closed form rests on."""
+    takes_columns: ClassVar[bool] = False
+    """Whether the target may be a column (K,) of numbers instead of a label."""
 
     def __call__(self, logits: Array, label: Array | int) -> Array:
-        """Loss at ``logits`` (K,) for the true class ``label``; a scalar."""
+        """Loss at ``logits`` (K,) for the true class ``label``, or a column; a scalar."""
         raise NotImplementedError
 
     def conjugate(self, u: Array, label: Array | int) -> Array:
@@ -61,6 +65,9 @@ class Loss:
 
     def check(self, classes: int) -> None:
         """Raise `InputError` unless the loss is a number for logits of K = ``classes``."""
+
+    def check_columns(self, targets: Any) -> None:
+        """Raise `InputError` unless the loss takes the columns ``targets.Y`` (K, G)."""
 
     @property
     def hyper(self) -> dict[str, Any]:
@@ -87,6 +94,11 @@ def softplus(x: Array) -> Array:
 # The exponential of -|x| serves value and derivative alike; its own derivative at 0 would be wrong.
 sigmoid.defjvps(lambda dx, _, x: dx * sigmoid(x) * sigmoid(-x))
 softplus.defjvps(lambda dx, _, x: dx * sigmoid(x))
+
+
+def is_column(target: Any) -> bool:
+    """Whether a target is a column of numbers, not a label."""
+    return bool(jnp.ndim(target) == 1)
 
 
 def true_class(logits: Array, label: Array | int) -> Array:

@@ -17,7 +17,7 @@ from jax import Array
 from scipy.optimize import brentq
 
 from ufm._base import pytree, require_range
-from ufm.losses._base import Loss, complement_log, on_domain, softplus, true_class, xlogx
+from ufm.losses._base import Loss, complement_log, is_column, on_domain, softplus, true_class, xlogx
 from ufm.roots import increasing_root
 
 
@@ -29,6 +29,50 @@ def log_odds_against(logits: Array, label: Array | int) -> Array:
     # The true entry is masked before exp as well: exp(0 - top) may overflow, and 0 * inf is NaN.
     shifted = jnp.where(true, 0.0, margins - top)
     return top + jnp.log(jnp.sum(jnp.where(true, 0.0, jnp.exp(shifted))))
+
+
+@jax.custom_jvp
+def against(logits: Array, target: Array) -> Array:
+    """``sum_j y_j (log sum_i e^{z_i} - z_j)`` for a column y >= 0 of targets: a sum of terms that are not negative.
+
+    >>> round(float(against(jnp.array([1.0, 0.0]), jnp.array([0.5, 0.5]))), 4)   # log(1 + e) - 1/2
+    0.8133
+    """
+    below, rest, _ = _exponentials(logits)
+    return jnp.sum(target * below) + jnp.sum(target) * jnp.log1p(rest)
+
+
+@against.defjvp
+def _against_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (logits, target), (dz, dy) = primals, tangents
+    below, rest, e = _exponentials(logits)
+    slope = jnp.sum(target) * (e / jnp.sum(e)) - target
+    return against(logits, target), jnp.sum(slope * dz) + jnp.sum(dy * (below + jnp.log1p(rest)))
+
+
+def _exponentials(logits: Array) -> tuple[Array, Array, Array]:
+    """``max z - z_j``, the sum of all but the largest of ``e^(z_j - max z)``, and these themselves."""
+    top = jax.lax.stop_gradient(jnp.max(logits))
+    largest = jnp.arange(logits.shape[0], dtype=jnp.int32) == jnp.argmax(logits).astype(jnp.int32)
+    e = jnp.exp(logits - top)
+    return top - logits, jnp.sum(jnp.where(largest, 0.0, e)), e
+
+
+def _require_masses(targets: Any) -> None:
+    allowed = "numbers >= 0 with a positive sum in every column, for cross-entropy"
+    require_range("targets", targets.Y, allowed, lambda Y: (Y >= 0) & (Y.sum(axis=-2, keepdims=True) > 0))
+
+
+def smoothed(target: Array, alpha: Any) -> Array:
+    """``(1 - alpha) y + alpha (sum y)/K``, label smoothing of a column."""
+    return (1.0 - alpha) * target + alpha * jnp.mean(target)
+
+
+def _entropy_of_column(u: Array, target: Array) -> Array:
+    """``T sum v log v``, ``T v = u + y`` on the simplex, T the sum of y; +inf off it."""
+    mass, v = jnp.sum(target), u + target
+    violation = jnp.maximum(jnp.abs(jnp.sum(u)), -jnp.min(v)) / mass
+    return on_domain(mass * jnp.sum(xlogx(v / mass)), violation, u.shape[0])
 
 
 def _entropy(u: Array, label: Array | int, alpha: Any) -> Array:
@@ -46,7 +90,7 @@ def _entropy(u: Array, label: Array | int, alpha: Any) -> Array:
 @pytree()
 @dataclass(frozen=True)
 class CE(Loss):
-    """Cross-entropy ``log sum_j e^{z_j} - z_k``.
+    """Cross-entropy ``log sum_j e^{z_j} - z_k``, or ``sum_j y_j (log sum_i e^{z_i} - z_j)`` for a column y >= 0.
 
     >>> import jax.numpy as jnp
     >>> round(float(CE()(jnp.zeros(4), 0)), 4)   # log 4
@@ -57,12 +101,20 @@ class CE(Loss):
     convex = True
     shift_invariant = True
     symmetric = True
+    takes_columns = True
 
     def __call__(self, logits: Array, label: Array | int) -> Array:
+        if is_column(label):
+            return against(logits, jnp.asarray(label))
         return softplus(log_odds_against(logits, label))
+
+    def check_columns(self, targets: Any) -> None:
+        _require_masses(targets)
 
     def conjugate(self, u: Array, label: Array | int) -> Array:
         """``sum v log v`` with ``v = u + e_k`` on the simplex, the true entry as ``1 + u_k``."""
+        if is_column(label):
+            return _entropy_of_column(u, jnp.asarray(label))
         return _entropy(u, label, 0.0)
 
     def at(self, p: Any, q: Any, classes: Any) -> Array:
@@ -86,16 +138,24 @@ class LabelSmoothing(Loss):
     convex = True
     shift_invariant = True
     symmetric = True
+    takes_columns = True
 
     def __post_init__(self) -> None:
         require_range("alpha", self.alpha, "in [0, 1)", lambda a: (a >= 0) & (a < 1))
 
     def __call__(self, logits: Array, label: Array | int) -> Array:
+        if is_column(label):
+            return against(logits, smoothed(jnp.asarray(label), self.alpha))
         true_logit = jnp.sum(jnp.where(true_class(logits, label), logits, 0.0))
         return softplus(log_odds_against(logits, label)) + self.alpha * jnp.mean(true_logit - logits)
 
+    def check_columns(self, targets: Any) -> None:
+        _require_masses(targets)
+
     def conjugate(self, u: Array, label: Array | int) -> Array:
         """``sum v log v`` with ``v = u + y`` on the simplex, ``y`` the smoothed target."""
+        if is_column(label):
+            return _entropy_of_column(u, smoothed(jnp.asarray(label), self.alpha))
         return _entropy(u, label, self.alpha)
 
     def at(self, p: Any, q: Any, classes: Any) -> Array:

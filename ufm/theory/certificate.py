@@ -168,7 +168,7 @@ def mean_loss(problem: Problem, params: Params, dual: Dual, units: int = 0) -> P
         reach += 0.0 if constant is None else jnp.max(jnp.abs(jnp.asarray(constant, dtype)))
     user = errors.user(problem.loss)
     change = gamma(problem.dim + K + 17 + user + 2 * units, dtype) * reach
-    slopes, curvature = errors.sensitivity(problem.loss, dual.u, values)
+    slopes, curvature = errors.sensitivity(problem.loss, dual.u, values, dual.targets)
     known = gamma(K + 8 + user, dtype) * jnp.abs(values) + change * slopes + curvature * K * change**2
     return mean(dual.shares, values, known)
 
@@ -224,7 +224,7 @@ def bias_cost(
     force, double = jnp.sum(resultant**2), 2.0 * jnp.where(decays, decay, 1.0)
     slack = (off * (2.0 * jnp.sqrt(force) + off) + gamma(problem.classes + 6, dtype) * force) / double
     largest = jnp.max(jnp.abs(resultant))
-    mixed = errors.mixture(problem.loss)
+    mixed = errors.mixture(problem.loss) if problem.labeled else None
     if mixed is None:
         undecayed, tilt = _balanced(problem, b, dual, largest, off), zero
     else:

@@ -33,7 +33,21 @@ import jax.numpy as jnp
 from jax import Array
 
 from ufm._base import matmul
-from ufm.losses import BCE, CE, MSE, Focal, LabelSmoothing, Logistic, Loss, Naive, complement_log, true_class, xlogx
+from ufm.losses import (
+    BCE,
+    CE,
+    MSE,
+    Focal,
+    LabelSmoothing,
+    Logistic,
+    Loss,
+    Naive,
+    complement_log,
+    is_column,
+    smoothed,
+    true_class,
+    xlogx,
+)
 
 LIBRARY = 6.0
 """Error of exp, log, log1p and their guarded forms in units of u; tests measure 1.9, 1.0, 2.6 and 4.5 on XLA's CPU."""
@@ -174,6 +188,10 @@ def _(loss: Naive, logits: Array, u: Array, label: Array, scale: Array) -> Conju
 @conjugate.register(MSE)
 def _(loss: MSE, logits: Array, u: Array, label: Array, scale: Array) -> Conjugate:
     """Every u is in the domain; terms are right to 8u and may cancel."""
+    if is_column(label):
+        v = scale * u
+        size = jnp.sum(jnp.abs(label * v) + v**2 / 4.0)
+        return Conjugate(loss.conjugate(v, label), gamma(u.shape[0] + 8, u.dtype) * size, jnp.zeros((), u.dtype))
     true, v = true_class(u, label), scale * u
     size = jnp.sum(jnp.where(true, jnp.abs(loss.beta * v) + v**2 / (4.0 * loss.kappa), v**2 / 4.0))
     return Conjugate(loss.conjugate(v, label), gamma(u.shape[0] + 8, u.dtype) * size, jnp.zeros((), u.dtype))
@@ -183,6 +201,8 @@ def _(loss: MSE, logits: Array, u: Array, label: Array, scale: Array) -> Conjuga
 @conjugate.register(Logistic)
 def _(loss: BCE | Logistic, logits: Array, u: Array, label: Array, scale: Array) -> Conjugate:
     """Probabilities v (a sigmoid, its sign exact) beyond one are clipped; v is then right to u, or what was clipped."""
+    if is_column(label):
+        return _binary_column(loss, scale * u, label)
     v = scale * jnp.abs(u)
     outside = jnp.maximum(v - 1.0, 0.0)
     known = 2.0 * unit(u.dtype) * v + outside
@@ -190,6 +210,40 @@ def _(loss: BCE | Logistic, logits: Array, u: Array, label: Array, scale: Array)
     moved = jnp.sum(3.0 * (known + 2.0 * unit(u.dtype) * rising) + _near_one(v, falling, known))
     error = moved + gamma(u.shape[0] + LIBRARY + 4, u.dtype) * jnp.sum(rising + falling)
     return Conjugate(loss.conjugate(scale * u, label), error, jnp.sum(outside))
+
+
+def _binary_column(loss: Any, w: Array, target: Array) -> Conjugate:
+    """Entropies of ``v = w + y`` and ``1 - v``, each known to what its terms' rounding or the clipping moved."""
+    v = w + target
+    outside = jnp.maximum(jnp.maximum(v - 1.0, -v), 0.0)
+    known = 4.0 * unit(w.dtype) * (jnp.abs(w) + target) + outside
+    v = jnp.clip(v, 0.0, 1.0)
+    size = jnp.sum(jnp.abs(xlogx(v)) + jnp.abs(xlogx(1.0 - v)))
+    error = jnp.sum(_moved(v, known) + _moved(1.0 - v, known)) + gamma(w.shape[0] + LIBRARY + 4, w.dtype) * size
+    return Conjugate(jnp.sum(xlogx(v) + xlogx(1.0 - v)), error, jnp.sum(outside))
+
+
+def _moved(v: Array, known: Array) -> Array:
+    """Right side of (1), at v in [0, 1] known to ``known``."""
+    safe = jnp.maximum(jnp.maximum(v, known), jnp.finfo(v.dtype).tiny)
+    return jnp.where(known > 0, 3.0 * known * (1.0 + jnp.abs(jnp.log(safe))), 0.0)
+
+
+def _softmax_column(w: Array, target: Array, slack: Any) -> Conjugate:
+    """``T sum v log v`` at ``v = (w + y)/T`` moved onto the simplex; T, y are known to ``slack`` units each.
+
+    What the entries of w do not sum to is spread over v by its normalization, which moves no entry by more.
+    """
+    u, few, dtype = unit(w.dtype), gamma(w.shape[0] + 8, w.dtype), w.dtype
+    mass = jnp.sum(target)
+    v = (w + target) / mass
+    negative = jnp.sum(jnp.maximum(-v, 0.0))
+    off = (jnp.abs(jnp.sum(w)) + few * jnp.sum(jnp.abs(w) + target)) / mass + 2.0 * negative
+    entries = jnp.maximum(v, 0.0)
+    known = (4.0 + slack) * u * (jnp.abs(w) + target) / mass + jnp.maximum(-v, 0.0) + entries * (off + (few + slack * u))
+    size = jnp.sum(jnp.abs(xlogx(entries)))
+    error = jnp.sum(_moved(entries, known)) + (gamma(w.shape[0] + LIBRARY + 8, dtype) + slack * u) * size
+    return Conjugate(mass * jnp.sum(xlogx(entries)), mass * error, mass * (2.0 * off))
 
 
 def _near_one(v: Array, falling: Array, known: Array) -> Array:
@@ -234,6 +288,9 @@ def _on_simplex(w: Array, label: Array, alpha: Any) -> Simplex:
 @conjugate.register(CE)
 @conjugate.register(LabelSmoothing)
 def _(loss: CE | LabelSmoothing, logits: Array, u: Array, label: Array, scale: Array) -> Conjugate:
+    if is_column(label):
+        smoothing = isinstance(loss, LabelSmoothing)
+        return _softmax_column(scale * u, smoothed(label, loss.alpha) if smoothing else label, u.shape[0] + 4.0)
     at = _on_simplex(scale * u, label, getattr(loss, "alpha", 0.0))
     rising, falling = -jnp.sum(xlogx(at.others)), jnp.abs(complement_log(at.wrong))
     moved = 3.0 * (at.relative * (at.wrong + rising) + at.absolute) + _near_one(at.wrong, falling, at.of_wrong)
@@ -264,12 +321,16 @@ def _(loss: Focal, logits: Array, u: Array, label: Array, scale: Array) -> Conju
     )
 
 
-def sensitivity(loss: Loss, u: Array, values: Array) -> tuple[Array, Any]:
-    """``sum |dl/dz|`` of each column of u (K, columns), with what the evaluation adds; and L. ``values`` (columns,).
+def sensitivity(loss: Loss, u: Array, values: Array, targets: Array) -> tuple[Array, Any]:
+    """``sum |dl/dz|`` of each column of u (K, columns), with what the evaluation adds; and L. ``values`` (columns,),
+    ``targets`` labels (columns,) or one row each (columns, K).
 
     Label smoothing adds the terms of its mean, focal loss an exponent ``gamma softplus(-y)``.
     """
     slopes = jnp.sum(jnp.abs(u), axis=0)
+    if targets.ndim == 2:  # columns of mass T: exponentials move the softmax by T, smoothing errs like the value
+        mass = jnp.sum(jnp.abs(targets), axis=1)
+        return slopes + mass + values, jnp.maximum(mass, 2.0)
     if isinstance(loss, LabelSmoothing):
         return slopes + 2.0 * loss.alpha, 1.0
     if isinstance(loss, Focal):
