@@ -167,7 +167,9 @@ def _samples(problem: Problem) -> dict[str, Any]:
     """Counts as ``per_class`` takes them, or targets that are no labels."""
     counts, targets = problem.per_class, problem.targets
     if targets is None:
-        return {"per_class": list(counts) if isinstance(counts, tuple) else counts if isinstance(counts, int) else str(counts)}
+        if not isinstance(counts, int):
+            counts = list(counts) if isinstance(counts, tuple) else str(counts)
+        return {"per_class": counts}
     each = np.asarray(targets.each).astype(int).tolist()
     return {"targets": {"kind": targets.kind, "columns": np.asarray(targets.Y).tolist(), "counts": each}}
 

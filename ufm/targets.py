@@ -1,7 +1,7 @@
 """Targets of the samples: groups of samples with one target each, and how many samples each group has.
 
-A target is a label, or a column y (K,) of numbers: `soft` labels and `mixup` (probabilities), `sets` of labels (0 or 1),
-`values` to be fitted. With a column, cross-entropy is ``sum_j y_j (log sum_i e^{z_i} - z_j)``, PyTorch's
+A target is a label, or a column y (K,) of numbers: `soft` labels and `mixup` (probabilities), `sets` of labels (0 or
+1), `values` to be fitted. With a column, cross-entropy is ``sum_j y_j (log sum_i e^{z_i} - z_j)``, PyTorch's
 CrossEntropyLoss with probabilities; BCE is ``sum_j y_j softplus(-z_j) + (1 - y_j) softplus(z_j)``, K times PyTorch's
 BCEWithLogitsLoss; MSE is ``||z - y||^2``, K times PyTorch's MSELoss. All three stay convex, so the lift stays a nuclear
 norm and certificates are tight for d >= min(K, G).
@@ -13,6 +13,7 @@ where every sample has a feature of its own is their sum N, `Targets.total`, par
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -265,7 +266,8 @@ class Columns(Targets):
         object.__setattr__(self, "each", each)
 
     def check(self, classes: int) -> None:
-        require(np.shape(self.Y)[-2] == classes, "targets.shape", np.shape(self.Y), f"(classes, G), classes = {classes}")
+        shape = np.shape(self.Y)
+        require(shape[-2] == classes, "targets.shape", shape, f"(classes, G), classes = {classes}")
 
     def sizes(self, classes: int) -> Any:
         return self.each
@@ -383,7 +385,7 @@ def next_token(counts: Any) -> Columns:
 
 
 KINDS_OF_COLUMNS = {"soft": "soft labels", "sets": "label sets", "values": "values"}
-CHECKS = {
+CHECKS: dict[str, tuple[str, Callable[[np.ndarray], Any]]] = {
     "soft": (
         "a distribution: entries >= 0 whose sum is 1 (it is not normalized in silence)",
         lambda Y: (Y >= 0).all(axis=0) & (np.abs(Y.sum(axis=0) - 1.0) <= 1e-6),

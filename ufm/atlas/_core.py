@@ -209,6 +209,7 @@ class Theorem:
         recorded: the verdict known for the theorem as a whole.
         draw: a random problem, inside the hypotheses or not (see `_draw.Family`).
         most: bound on the instances of a run, where one of them takes long.
+        covers: what it speaks of beyond class labels: ``("targets",)`` for targets that are columns.
 
     Raises:
         InputError: for hypotheses that are words or a bare function.
@@ -225,6 +226,7 @@ class Theorem:
     draw: Callable[[np.random.Generator], Any] | None = None
     most: int | None = None
     case: Callable[[Any], Any] = lambda problem: None
+    covers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         given = type(self.hypotheses).__name__
@@ -232,7 +234,13 @@ class Theorem:
 
     def applies(self, problem: Any) -> bool:
         """Whether ``problem`` satisfies the hypotheses."""
-        return self.hypotheses(problem)
+        return (problem.labeled or "targets" in self.covers) and self.hypotheses(problem)
+
+    def fails(self, problem: Any) -> str:
+        """Which hypothesis ``problem`` fails, with what it has; empty where it satisfies all."""
+        if not problem.labeled and "targets" not in self.covers:
+            return f"needs class labels, got {problem.targets.words}"
+        return self.hypotheses.fails(problem)
 
     def too_near(self, problem: Any) -> str:
         """Which number of ``problem`` is too near a threshold of the theorem to tell, and how near; empty for none."""
@@ -312,8 +320,8 @@ def check(
     finding = functools.partial(Finding, theorem, problem, recorded=recorded, note=note)
     with float64_scope():
         problem = widened(problem)
-        if not theorem.applies(problem):
-            return finding([], None, Verdict.OUTSIDE, reason=theorem.hypotheses.fails(problem))
+        if outside := theorem.fails(problem):
+            return finding([], None, Verdict.OUTSIDE, reason=outside)
         if near := theorem.too_near(problem):
             return finding([], None, Verdict.INCONCLUSIVE, reason=near)
         evidence = evidence or Evidence(problem)

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ def completed(names: tuple[str, ...]) -> Any:
     return lambda context, parameter, typed: [name for name in names if name.startswith(typed)]
 
 
+DEFAULT_COUNTS = "100"
 PROBLEM_OPTIONS = [
     click.option(
         "--loss",
@@ -38,7 +40,12 @@ PROBLEM_OPTIONS = [
     ),
     click.option("--classes", type=int, default=10, show_default=True, help="K"),
     click.option("--dim", type=int, default=64, show_default=True, help="feature dimension d"),
-    click.option("--per-class", default="100", show_default=True, help="samples per class: n, or n_1,...,n_K"),
+    click.option("--per-class", default=DEFAULT_COUNTS, show_default=True, help="samples per class: n, or n_1,...,n_K"),
+    click.option(
+        "--targets",
+        type=click.Path(exists=True, dir_okay=False),
+        help="targets that are no labels: a .npz file, targets (K, G) and counts (G,)",
+    ),
     click.option("--decay-w", type=float, default=5e-4, show_default=True, help="decay of the classifier, > 0"),
     click.option("--decay-h", type=float, default=5e-4, show_default=True, help="decay of the features, > 0"),
     click.option("--decay-b", type=float, default=5e-4, show_default=True, help="decay of the bias, >= 0"),
@@ -145,7 +152,7 @@ def problem_from(given: dict[str, Any]) -> Any:
     path = given.pop("classifier")
     data = {
         "decay": {name: given.pop(f"decay_{name.lower()}") for name in ("W", "H", "b")},
-        "per_class": given.pop("per_class"),
+        **_samples(given.pop("per_class"), given.pop("targets"), given["loss"]),
         "classifier": None if path is None else _classifier(path),
     }
     for name in ("loss", "classes", "dim", "model"):
@@ -159,6 +166,26 @@ def problem_from(given: dict[str, Any]) -> Any:
     if data["classifier"] is not None and data["model"] == "linear":
         del data["model"]
     return from_data(data)
+
+
+def _samples(per_class: str, path: str | None, loss: str) -> dict[str, Any]:
+    """Counts, or the targets of a file: values for squared error, else label sets (0 and 1 only) or soft labels."""
+    if path is None:
+        return {"per_class": per_class}
+    import numpy as np
+
+    from ufm._base import InputError, require
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {name: np.asarray(arrays[name], float) for name in ("targets", "counts") if name in arrays}
+    except (ValueError, OSError, AttributeError, zipfile.BadZipFile) as error:
+        raise InputError(f"targets = {path!r}: must be a .npz file of numbers ({error})") from None
+    require("targets" in found, "targets", path, "a .npz file with an array 'targets' (K, G), and counts (G,)")
+    require(per_class == DEFAULT_COUNTS, "per_class", per_class, "absent where targets have their own counts")
+    Y = found["targets"]
+    kind = "values" if loss.startswith("mse") else "sets" if np.isin(Y, (0, 1)).all() else "soft"
+    return {"targets": {"kind": kind, "columns": Y, "counts": found.get("counts", 1)}}
 
 
 def _classifier(path: str) -> Any:
@@ -211,7 +238,8 @@ def problem_json(problem: Any) -> dict[str, Any]:
     from ufm.statement import describe, stated, to_data
 
     data = to_data(problem) if stated(problem) else {"loss": str(problem.loss), "model": str(problem.model)}
-    sizes = {name: getattr(problem, name) for name in ("classes", "dim", "per_class", "samples")}
+    counts = problem.per_class if isinstance(problem.per_class, int | None) else list(problem.per_class)
+    sizes = {"classes": problem.classes, "dim": problem.dim, "per_class": counts, "samples": problem.samples}
     classifier = "free" if problem.classifier is None else "fixed"
     return {**data, **sizes, "classifier": classifier, "words": describe(problem)}
 

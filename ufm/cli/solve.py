@@ -71,7 +71,6 @@ def solve_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
     """The answer of ``ufm solve`` as one dictionary."""
     from ufm import bias as biases
     from ufm import metrics, solvers, theory
-    from ufm.metrics.collapse import Collapse
 
     found = solutions(problem, given)
     best = solvers.best_of(found)
@@ -79,7 +78,10 @@ def solve_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
     b = biases.per_class(params.b, problem.classes)
     certificate = theory.certify(problem, params)
     closed = theory.predict(problem)
-    collapse: Collapse = metrics.collapse(params.W, params.H, labels, params.b)
+    scores = collapse = None
+    if problem.labeled:
+        scores = metrics.scores(*problem.model.layers(params), labels)
+        collapse = vars(metrics.collapse(params.W, params.H, labels, params.b))
     report = {
         "problem": problem_json(problem),
         "value": float(best.value),
@@ -111,8 +113,8 @@ def solve_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
             "reason": closed.reason,
         },
         "bias": {"mean": b.mean(), "std": b.std()},
-        "scores": metrics.scores(*problem.model.layers(params), labels),
-        "collapse": vars(collapse),
+        "scores": scores,
+        "collapse": collapse,
     }
     if given["starts"] > 1:
         report["starts"] = [float(s.value) for s in found]
@@ -135,12 +137,13 @@ def show(report: dict[str, Any]) -> None:
         ["bias", number(report["bias"]["mean"], ".6g"), "" if closed is None else number(closed["bias"], ".6g")],
         ["bias, std over classes", number(report["bias"]["std"], ".1e"), ""],
     ]
-    for side in ("positive", "negative"):
+    for side in ("positive", "negative") if report["scores"] else ():
         score = report["scores"][side]
         spread = f"{number(score['mean'], '.6g')}  [{number(score['min'], '.6g')}, {number(score['max'], '.6g')}]"
         rows.append([f"{side} score  [min, max]", spread, ""])
-    rows += [[label, number(report["collapse"][name], ".1e"), ""] for name, label in METRICS.items()]
-    if report["eliminated"]:
+    if report["collapse"]:
+        rows += [[label, number(report["collapse"][name], ".1e"), ""] for name, label in METRICS.items()]
+    if report["collapse"] and report["eliminated"]:
         rows[-len(METRICS)][2] = "by elimination; --no-eliminate shows it happen"
     rows += [
         ["gradient norm", number(report["grad_norm"], ".1e"), ""],

@@ -23,7 +23,9 @@ __all__ = [
     "Naive",
     "complement_log",
     "custom",
+    "is_column",
     "parse",
+    "smoothed",
     "true_class",
     "xlogx",
 ]

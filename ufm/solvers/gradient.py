@@ -18,9 +18,15 @@ from ufm.solvers._core import TOLERANCES, Solution, Status, choose, reached, req
 
 
 def bias_and_scores(problem: Problem, params: Params) -> dict[str, Array]:
-    """Default record: mean bias, and mean unbiased scores ``w'h`` of the true class and of the others."""
+    """Default record: mean bias, and mean unbiased scores ``w'h`` of the true class and of the others.
+
+    Scores are NaN where targets are no labels.
+    """
     scores = problem.scores(params)
     bias = jnp.zeros((), scores.dtype) if params.b is None else params.b
+    if not problem.labeled:  # no class is the true one
+        nothing = jnp.full((), jnp.nan, scores.dtype)
+        return {"bias": jnp.mean(bias), "positive": nothing, "negative": nothing}
     positive = problem.weighted_sum(problem.true_class_of(scores)) / problem.samples
     total = problem.weighted_sum(jnp.sum(scores, axis=0)) / problem.samples
     negative = (total - positive) / (problem.classes - 1)

@@ -39,10 +39,7 @@ def measure(problem: Problem, solution: Solution, bias_start: Array) -> dict[str
     wide = jnp.zeros((), float).dtype
     problem, params = problem.astype(wide), cast(solution.params, wide)
     certificate = traced_certificate(problem, params)
-    labels, counts = jnp.asarray(problem.labels), problem.multiplicity
     b = jnp.zeros((), wide) if params.b is None else params.b
-    collapse = metrics.collapse(params.W, params.H, labels, params.b, counts)
-    spread = metrics.scores(*problem.model.layers(params), labels, counts)
     numbers = {
         "value": certificate.value,
         "lower_bound": certificate.lower_bound,
@@ -51,8 +48,7 @@ def measure(problem: Problem, solution: Solution, bias_start: Array) -> dict[str
         **bias_and_scores(problem, params),
         "bias_std": jnp.std(b),
         "bias_start": bias_start.astype(wide),
-        **{f"{side}_{end}": spread[side][end] for side in spread for end in ("min", "max")},
-        **{name: getattr(collapse, name) for name in ("nc1", "nc2", "nc3", "nc4")},
+        **class_numbers(problem, params),
         "grad_norm": solution.grad_norm.astype(wide),
         "residual": solution.residual.astype(wide),
         **{f"trajectory.{name}": rows.astype(wide) for name, rows in solution.trajectory.items()},
@@ -68,6 +64,19 @@ def measure(problem: Problem, solution: Solution, bias_start: Array) -> dict[str
         "steps": solution.steps.astype(jnp.int32),
         "evaluations": jnp.asarray(solution.evaluations, wide),
     }
+
+
+def class_numbers(problem: Problem, params: Params) -> dict[str, Array]:
+    """Ranges of scores and collapse metrics; NaN where targets are no labels."""
+    names = ("nc1", "nc2", "nc3", "nc4")
+    if not problem.labeled:
+        ends = [f"{side}_{end}" for side in ("positive", "negative") for end in ("min", "max")]
+        return dict.fromkeys((*ends, *names), jnp.full((), jnp.nan, params.H.dtype))
+    labels, counts = jnp.asarray(problem.labels), problem.multiplicity
+    collapse = metrics.collapse(params.W, params.H, labels, params.b, counts)
+    spread = metrics.scores(*problem.model.layers(params), labels, counts)
+    ranges = {f"{side}_{end}": spread[side][end] for side in spread for end in ("min", "max")}
+    return ranges | {name: getattr(collapse, name) for name in names}
 
 
 def smallest(solution: Solution) -> Array:

@@ -99,6 +99,8 @@ def refuse_asymmetric(problem: Problem, model: type[Model] = Linear) -> None:
     """Raise `NoClosedForm` unless every class is like every other, and the model is ``model``."""
     if problem.weights is not None:
         raise NoClosedForm("weights: no closed form for classes with weights of their own")
+    if not problem.labeled:
+        raise NoClosedForm(f"targets: no closed form here for {problem.targets.words}")
     if not problem.balanced:
         raise NoClosedForm(f"per_class = {problem.per_class}: no closed form for imbalanced counts")
     if type(problem.model) is not model:

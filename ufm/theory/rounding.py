@@ -240,7 +240,9 @@ def _softmax_column(w: Array, target: Array, slack: Any) -> Conjugate:
     negative = jnp.sum(jnp.maximum(-v, 0.0))
     off = (jnp.abs(jnp.sum(w)) + few * jnp.sum(jnp.abs(w) + target)) / mass + 2.0 * negative
     entries = jnp.maximum(v, 0.0)
-    known = (4.0 + slack) * u * (jnp.abs(w) + target) / mass + jnp.maximum(-v, 0.0) + entries * (off + (few + slack * u))
+    known = (
+        (4.0 + slack) * u * (jnp.abs(w) + target) / mass + jnp.maximum(-v, 0.0) + entries * (off + (few + slack * u))
+    )
     size = jnp.sum(jnp.abs(xlogx(entries)))
     error = jnp.sum(_moved(entries, known)) + (gamma(w.shape[0] + LIBRARY + 8, dtype) + slack * u) * size
     return Conjugate(mass * jnp.sum(xlogx(entries)), mass * error, mass * (2.0 * off))
@@ -289,8 +291,8 @@ def _on_simplex(w: Array, label: Array, alpha: Any) -> Simplex:
 @conjugate.register(LabelSmoothing)
 def _(loss: CE | LabelSmoothing, logits: Array, u: Array, label: Array, scale: Array) -> Conjugate:
     if is_column(label):
-        smoothing = isinstance(loss, LabelSmoothing)
-        return _softmax_column(scale * u, smoothed(label, loss.alpha) if smoothing else label, u.shape[0] + 4.0)
+        target = smoothed(label, loss.alpha) if isinstance(loss, LabelSmoothing) else label
+        return _softmax_column(scale * u, target, u.shape[0] + 4.0)
     at = _on_simplex(scale * u, label, getattr(loss, "alpha", 0.0))
     rising, falling = -jnp.sum(xlogx(at.others)), jnp.abs(complement_log(at.wrong))
     moved = 3.0 * (at.relative * (at.wrong + rising) + at.absolute) + _near_one(at.wrong, falling, at.of_wrong)
