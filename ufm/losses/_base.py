@@ -97,7 +97,11 @@ softplus.defjvps(lambda dx, _, x: dx * sigmoid(x))
 
 
 def is_column(target: Any) -> bool:
-    """Whether a target is a column of numbers, not a label."""
+    """Whether a target is a column of numbers, not a label.
+
+    >>> is_column(2), is_column(jnp.ones(3))
+    (False, True)
+    """
     return bool(jnp.ndim(target) == 1)
 
 

@@ -64,7 +64,11 @@ def _require_masses(targets: Any) -> None:
 
 
 def smoothed(target: Array, alpha: Any) -> Array:
-    """``(1 - alpha) y + alpha (sum y)/K``, label smoothing of a column."""
+    """``(1 - alpha) y + alpha (sum y)/K``, label smoothing of a column.
+
+    >>> smoothed(jnp.array([1.0, 0.0]), 0.2).tolist()
+    [0.9, 0.1]
+    """
     return (1.0 - alpha) * target + alpha * jnp.mean(target)
 
 
