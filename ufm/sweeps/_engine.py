@@ -206,8 +206,10 @@ class Engine:
         self.name = name or ("scan" if self.platform == "cpu" else "batch")
         self.size = self.mesh.devices.size
 
-    def capacity(self, group: Group, task: Task, memory: float) -> int:
+    def capacity(self, group: Group, task: Task, memory: float, lanes: int | None = None) -> int:
         """How many lanes of ``group`` go through at once with ``memory`` bytes for them, a multiple of the devices.
+
+        No wide batch is made for more than ``lanes``, if given: empty places cost time there.
 
         The compiled program is for so many, used or not, so that sweeps of any size share it.
         """
@@ -221,7 +223,8 @@ class Engine:
         if self.name == "batch":
             each += 2 * held
             width = WIDTH[self.platform]
-            most = min(POOL * width, 1 << (-(-len(group.index) // self.size) - 1).bit_length())
+            fewest = min(len(group.index), lanes or len(group.index))
+            most = min(POOL * width, 1 << (-(-fewest // self.size) - 1).bit_length())
         share = memory / self.size if self.platform == "cpu" else memory
         # Up to ``width`` lanes advance at once and need room to work; the others only wait.
         fits = int(share // (each + working))
