@@ -25,6 +25,7 @@ classes = 3
 dim = 4
 per_class = 5
 features = "per_class"
+decay = {W = 0.01, H = 0.01, b = 0.01}
 [axes]
 "decay.W" = {log = [0.01, 1.0, 9]}
 seed = [0, 1]
@@ -61,8 +62,19 @@ def bit_for_bit(found, whole):
         np.testing.assert_array_equal(found[name], whole[name], err_msg=name)
 
 
+QUICK = """
+import os, sys
+import jax, ufm.cli
+def use_jax():  # programs compiled as the tests' own, which compares digits and saves half a minute
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_compilation_cache_dir", os.environ["UFM_COMPILE_CACHE"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+sys.modules["ufm.cli.sweep"].use_jax = use_jax
+"""
+
+
 def process(environment, *arguments, before=""):
-    code = f"{before}\nfrom ufm.cli import main\nmain()"
+    code = f"{before}{QUICK}ufm.cli.main()"
     command = [sys.executable, "-c", code, "sweep", *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -118,7 +130,7 @@ def test_a_share_that_is_none(shard, message, tmp_path):
 
 
 def test_a_shard_needs_a_directory_of_the_same_sweep(tmp_path):
-    with pytest.raises(ufm.InputError, match="^out = None: must be a directory"):
+    with pytest.raises(ufm.InputError, match=r"^out = None: must be a directory"):
         ufm.sweep(PROBLEM, AXES, shard=(0, 2))
     ufm.sweep(PROBLEM, {"seed": [0]}, out=tmp_path)
     with pytest.raises(ufm.InputError, match="other values"):
@@ -230,19 +242,6 @@ def test_rates_and_time_left_are_those_of_the_slowest_shard():
     assert (nothing["done"], nothing["rate"], nothing["left"]) == (0, None, None)
 
 
-def test_two_processes_without_locks_write_one_sweep(spec, environment, tmp_path):
-    """Both solve all chunks at once, on a file system that refuses locks."""
-    arguments = [spec, "--out", tmp_path / "out", "--shard", "0/1", "--devices", "1", "--json"]
-    both = [process(environment, *arguments, before=NO_LOCKS) for _ in range(2)]
-    results = [one.communicate(timeout=120) for one in both]
-    assert [one.returncode for one in both] == [0, 0], results
-    assert all(json.loads(out)["status"] == {"converged": 18} for out, _ in results)
-    assert not list(tmp_path.rglob("*.partial"))
-    alone = process(environment, spec, "--out", tmp_path / "alone", "--devices", "1")
-    assert alone.communicate(timeout=120) and alone.returncode == 0
-    bit_for_bit(load(tmp_path / "out"), load(tmp_path / "alone"))
-
-
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_after_the_chunk_in_hand(number, status, spec, environment, tmp_path):
     """Sent by the sweep to itself while its first chunk is being solved."""
@@ -262,3 +261,14 @@ _engine.Engine.solve = signalled
     assert f"kept in {tmp_path}; the same command with --resume goes on" in messages
     assert [path.name for path in tmp_path.glob("chunks/*")] == ["00000.npz"]
     assert load(tmp_path).statuses == {"running": 17, "converged": 1}
+
+
+def test_two_processes_without_locks_write_one_sweep(spec, whole, environment, tmp_path):
+    """Both solve all chunks at once, on a file system that refuses locks."""
+    arguments = [spec, "--out", tmp_path / "out", "--shard", "0/1", "--devices", "1", "--json"]
+    both = [process(environment, *arguments, before=NO_LOCKS) for _ in range(2)]
+    results = [one.communicate(timeout=120) for one in both]
+    assert [one.returncode for one in both] == [0, 0], results
+    assert all(json.loads(out)["status"] == {"converged": 18} for out, _ in results)
+    assert not list(tmp_path.rglob("*.partial"))
+    bit_for_bit(load(tmp_path / "out"), whole)

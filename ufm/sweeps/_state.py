@@ -34,11 +34,11 @@ def state(manifest: Mapping[str, Any], chunks: Sequence[Chunk], damaged: Sequenc
         damaged: numbers of those that have to be solved again.
 
     Returns:
-        ``progress``: lanes ``done``, ``failed``, ``rate`` (lanes a second of the shards that have some left, None where it is not
-        known), ``left``
-        (seconds until the slowest shard is done), the numbers of ``damaged`` chunks, and the same for each of
-        ``shards``, by the newest chunk's number of them. ``solved_with``: versions, with how many lanes they
-        solved and in which chunks; of several, the quantity ``origin`` says which one a lane has.
+        ``progress``: lanes ``done``, ``failed``, ``rate`` (lanes a second of the shards that have some left, None
+        where it is not known), ``left`` (seconds until the slowest shard is done), the numbers of ``damaged``
+        chunks, and the same for each of ``shards``, by the newest chunk's number of them. ``solved_with``:
+        versions, with how many lanes they solved and in which chunks; of several, the quantity ``origin`` says
+        which one a lane has.
     """
     sizes = chunk_sizes(manifest["group_lanes"], manifest["chunk_lanes"])
     newest = max(chunks, key=lambda chunk: chunk.time, default=None)

@@ -83,7 +83,7 @@ class Store:
             if mine:
                 prepare()
             until = time.monotonic() + (JOINING if shared else 0.0)
-            while shared and not _lock(handle, fcntl.LOCK_SH) or not (shared or mine):
+            while not (_lock(handle, fcntl.LOCK_SH) if shared else mine):
                 allowed = "a directory that no other sweep is writing to (shards of one sweep share it: --shard I/N)"
                 require(time.monotonic() < until, "out", str(self.directory), allowed)
                 time.sleep(0.1)
