@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 T = TypeVar("T")
+LONG = 100
+"""Characters of a value that a message shows: with the field and what is allowed it stays on one line."""
 matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 """Matrix product at full precision: the float32 default is TF32-like on GPUs, bfloat16 on TPUs."""
 
@@ -33,7 +35,20 @@ class InputError(ValueError):
 def require(ok: bool, field: str, value: object, allowed: str) -> None:
     """Raise `InputError` naming ``field``, ``value`` and what is ``allowed`` unless ``ok``."""
     if not ok:
-        raise InputError(f"{field} = {value!r}: must be {allowed}")
+        raise InputError(f"{field} = {shown(value)}: must be {allowed}")
+
+
+def shown(value: object) -> str:
+    """``repr`` of a value in a message: on one line, and cut where it is long.
+
+    >>> shown("a" * 1000)[-5:], len(shown(list(range(1000))))
+    ('a ...', 104)
+    """
+    try:
+        text = repr(value).replace("\n", " ")
+    except (RecursionError, ValueError):  # nested by the thousands, or an integer of thousands of digits
+        text = f"a {type(value).__name__} that is too long to show"
+    return text if len(text) <= LONG else f"{text[:LONG]} ..."
 
 
 def require_whole(field: str, value: Any, least: int) -> None:

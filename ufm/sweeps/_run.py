@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,8 @@ RESERVED = 0.7e9
 SHARE = 8
 """Chunks of a shard, at least: the death of one loses an eighth of its work at most, and no node is left idle for
 longer than the last chunk of another."""
+LANE = 700
+"""Bytes that a lane takes on the host: 165 in the plan (measured with a million), 256 of results, and both copied."""
 
 Progress = Callable[[int, int, int], None]
 
@@ -153,6 +156,19 @@ def share(shard: Any) -> tuple[int, int]:
     require_whole("shard", shard[0], 0)
     require(shard[0] < shard[1], "shard", f"{shard[0]}/{shard[1]}", f"0/{shard[1]} to {shard[1] - 1}/{shard[1]}")
     return int(shard[0]), int(shard[1])
+
+
+def require_room(axes: Any) -> None:
+    """Refuse more lanes than the host can lay out, before any array is made.
+
+    Raises:
+        InputError: naming how many fit.
+    """
+    rows = axes.values() if isinstance(axes, Mapping) else (axes,)
+    if all(hasattr(row, "__len__") for row in rows):  # others are refused by name where they are read
+        lanes = math.prod(len(row) for row in rows)
+        most = int(0.5 * host_memory() / LANE)
+        require(lanes <= most, "lanes", lanes, f"at most {most:.2g}, which this machine has memory to lay out")
 
 
 def bytes_for_lanes(memory: float | None, platform_name: str) -> float:

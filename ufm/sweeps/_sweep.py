@@ -16,7 +16,7 @@ from ufm.statement import describe, from_data, stated, to_data
 from ufm.sweeps._axes import Plan, bare_repr, plan
 from ufm.sweeps._engine import Engine, Task
 from ufm.sweeps._result import Sweep
-from ufm.sweeps._run import Run, bytes_for_lanes, most_lanes, share
+from ufm.sweeps._run import Run, bytes_for_lanes, most_lanes, require_room, share
 from ufm.sweeps._state import state
 from ufm.sweeps._store import Store, provenance, solved_with
 
@@ -95,6 +95,7 @@ def sweep(
     for key in options or {}:
         require(key in OPTIONS, "key of options", key, suggestion(key, OPTIONS))
     start = {"seed": seed, "scale": scale, "bias_mean": bias_mean}
+    require_room(axes)
     layout = plan(problem, axes, solver, start, dtype, options, keep, eliminate)
     problem.loss.check(problem.classes)
     require(chunk is None or chunk >= 1, "chunk", chunk, "a whole number >= 1")
