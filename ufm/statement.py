@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ufm import losses, models
-from ufm._base import InputError, require, shown, suggestion, write_call
+from ufm._base import InputError, require, require_whole, shown, suggestion, write_call
 from ufm.bias import Bias
 from ufm.models import FixedClassifier, Linear
 from ufm.problem import Decay, Problem
@@ -35,6 +35,7 @@ KEYS = (
     "weights",
     "offset",
 )
+SIZES = ("classes", "dim", "per_class")
 
 
 def stated(problem: Problem) -> bool:
@@ -89,6 +90,7 @@ def from_data(data: Mapping[str, Any]) -> Problem:
     >>> from_data(to_data(problem)) == problem
     True
     """
+    require(isinstance(data, Mapping), "problem", data, "a table")
     fields = dict(data)
     # Files of version 0.1 kept a loss's hyper-parameters and the scale of the spheres by themselves.
     hyper, gamma = fields.pop("hyper", None), fields.pop("gamma", None)
@@ -107,6 +109,8 @@ def from_data(data: Mapping[str, Any]) -> Problem:
         fields["decay"] = Decay(**{name: number(f"decay.{name}", value) for name, value in fields["decay"].items()})
     if isinstance(fields.get("per_class"), list):
         fields["per_class"] = tuple(fields["per_class"])
+    for name in set(SIZES) & set(fields):
+        require_size(name, fields[name])
     for name in ("classifier", "weights", "offset"):
         if fields.get(name) is not None:
             fields[name] = numbers(name, fields[name])
@@ -171,11 +175,18 @@ def _named(given: Any, field: str, room: Any, hyper: Mapping[str, float] | None 
     return room.NAMED[given](**hyper)
 
 
+def require_size(name: str, value: Any) -> None:
+    """Refuse what is no size, or one that no array has: XLA counts in 32 bits along a dimension."""
+    for size in value if name == "per_class" and isinstance(value, (list, tuple)) else (value,):
+        require_whole(name, size, 1)
+        require(name == "per_class" or size < 2**31, name, size, "below 2^31")
+
+
 def number(name: str, given: Any) -> Any:
-    """A real number as it was given; a truth value or a string is none.
+    """A real number; a truth value or a string is none, nor an integer of more than 64 bits.
 
     Raises:
-        InputError: for anything else, an integer too large for a float among it.
+        InputError: for anything else.
     """
     value = numbers(name, given)
     require(np.ndim(value) == 0, name, given, "a number")
@@ -187,7 +198,7 @@ def numbers(name: str, given: Any) -> np.ndarray | float:
     rows = given if isinstance(given, (list, tuple)) else [given]
     entries = [x for row in rows for x in (row if isinstance(row, (list, tuple)) else [row])]
     try:
-        real = not any(isinstance(x, (bool, str)) for x in entries) and np.asarray(given).dtype.kind in "iufO"
+        real = not any(isinstance(x, (bool, str)) for x in entries) and np.asarray(given).dtype.kind in "iuf"
         array = np.asarray(given, float) if real else None
     except (TypeError, ValueError, OverflowError, RecursionError):
         array = None

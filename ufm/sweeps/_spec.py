@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from ufm._base import InputError, require, require_whole, shown, suggestion
-from ufm.statement import from_data, known_keys, number, numbers
+from ufm.statement import SIZES, from_data, known_keys, number, numbers, require_size
 from ufm.sweeps._axes import START, STATIC
 from ufm.sweeps._run import require_room
 
@@ -88,6 +88,8 @@ def _arguments(table: dict[str, Any]) -> dict[str, Any]:
     solver, start = parts["solver"], parts["start"]
     known_keys(solver, SOLVER, "key of [solver]")
     known_keys(start, START, "key of [start]")
+    for key, value in start.items():
+        number(key, value)
     title = table.get("title", "")
     require(isinstance(title, str), "title", title, "a text in quotes")
     axes: Any = table.get("lanes")
@@ -159,5 +161,7 @@ def _values(name: str, given: Any) -> Any:
 
 def _check(name: str, value: Any) -> None:
     """A value of a leaf or of the start must be made of numbers; those of static choices are checked where used."""
+    if name in SIZES:
+        require_size(name, value)
     if not set(name.split(",")) <= set(STATIC):
         numbers(f"axis {name}", value)
