@@ -35,11 +35,13 @@ seed = {{range = [0, 8]}}
 
 
 def start(spec: Path, out: Path, *options: str) -> subprocess.Popen:
+    """A process that sweeps ``spec`` into ``out``."""
     command = [sys.executable, "-m", "ufm", "sweep", str(spec), "--out", str(out), "--devices", "1", *options]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def killed_shards(shards: int, kills: int, lanes: int, seed: int) -> None:
+    """The run with deaths, beside the one without."""
     import jax
 
     jax.config.update("jax_enable_x64", True)
@@ -85,6 +87,7 @@ def killed_shards(shards: int, kills: int, lanes: int, seed: int) -> None:
 
 
 def capacity() -> None:
+    """The table of chunks, for devices that need not be there."""
     import jax
 
     jax.config.update("jax_enable_x64", True)

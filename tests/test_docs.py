@@ -1,4 +1,4 @@
-"""The pages on extending the package and on clusters: what they show as a user writes it runs, and prints what they say."""
+"""The pages on extending the package and on clusters: what they show runs, and prints what they say."""
 
 import jax
 import pytest

@@ -266,7 +266,7 @@ class Engine:
         running = np.arange(size)[None, :] < counts[:, None]
         widths, made = _widths(min(WIDTH[self.platform], size)), 0.0
         while running.any():
-            width = next(w for w in widths if w >= min(running.sum(axis=1).max(), widths[-1]))
+            width = next(w for w in widths if w >= min(int(running.sum(axis=1).max()), widths[-1]))
             slots = np.full((self.size, width), size, np.int32)
             for row, alive in zip(slots, running, strict=True):
                 waiting = np.flatnonzero(alive)[:width]
