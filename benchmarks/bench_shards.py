@@ -61,21 +61,22 @@ def killed_shards(shards: int, kills: int, lanes: int, seed: int) -> None:
         share = [f"{i}/{shards}" for i in range(shards)]
         began = time.monotonic()
         running = {one: start(spec, out, "--resume", "--shard", one) for one in share}
-        doomed = rng.sample(share, kills)
         done = lambda: len(list(out.glob("chunks/*.npz")))  # noqa: E731
-        # From the start of Python to the last chunk: a third of the victims by the clock, the others by chunks done.
-        for i, one in enumerate(doomed):
-            if i % 3 == 0:
-                time.sleep(rng.uniform(0.0, seconds))
+        unharmed = set(share)
+        # From the start of Python to the last chunk: one victim by the clock, the others by chunks done.
+        for i in range(kills):
+            if i == 0:
+                time.sleep(rng.uniform(0.0, 0.5 * seconds))
             else:
-                target = done() + rng.randint(1, shards)
+                target = done() + rng.randint(1, 2 * shards)
                 while done() < target and any(process.poll() is None for process in running.values()):
                     time.sleep(rng.uniform(0.0, 0.01))
-            alive = running[one].poll() is None
+            alive = sorted(one for one in unharmed if running[one].poll() is None)
+            one = rng.choice(alive)
+            unharmed.remove(one)
             running[one].send_signal(signal.SIGKILL)
             status = running[one].wait()
-            state = "killed" if alive and status == -9 else f"had ended with {status}"
-            print(f"  shard {one} {state} after {time.monotonic() - began:.1f} s, {done()} chunks there")
+            print(f"  shard {one} ended with {status} after {time.monotonic() - began:.1f} s, {done()} chunks there")
             running[one] = start(spec, out, "--resume", "--shard", one)
         statuses = [process.wait() for process in running.values()]
         print(f"{shards} shards: {time.monotonic() - began:.1f} s, statuses {statuses}")

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import difflib
 import functools
-import importlib.metadata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -174,13 +173,29 @@ def cast(tree: T, dtype: Any) -> T:
 
 
 def quick_to_compile(effort: int) -> dict[str, Any] | None:
-    """Options of `jax.jit` for a program that runs for less time than it compiles; None where they may be unknown.
+    """Options of `jax.jit` for a program that runs for less time than it compiles; None where there are none.
 
     XLA's older emitters for CPU compile a column's dual bound in 0.1 CPU-seconds instead of 0.3, and the scalar
-    reduction in 1.3 instead of 1.8 (effort 1) or in 0.8 for a program that runs twice as long (effort 0).
+    reduction in 1.3 instead of 1.8 (effort 1) or in 0.8 for a program that runs twice as long (effort 0). Jaxlib 0.12
+    has no older emitters any more.
     """
-    known = importlib.metadata.version("jaxlib").startswith("0.10.") and jax.default_backend() == "cpu"
-    return {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": effort} if known else None
+    wanted = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": effort}
+    known = {name: value for name, value in wanted.items() if jax.default_backend() == "cpu" and takes(name, value)}
+    return known or None
+
+
+@functools.cache
+def takes(option: str, value: Any) -> bool:
+    """Whether XLA has a compile option; asked with a program of nothing, since a version refuses what it has not.
+
+    >>> takes("xla_no_such_option", True)
+    False
+    """
+    try:
+        jax.jit(lambda x: x, compiler_options={option: value}).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

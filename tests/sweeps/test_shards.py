@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,8 +11,10 @@ import time
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import ufm
+from ufm.cli import commands
 from ufm.sweeps import _store, load
 from ufm.sweeps._state import chunk_sizes, state
 from ufm.sweeps._store import Store, host
@@ -272,3 +275,25 @@ def test_two_processes_without_locks_write_one_sweep(spec, whole, environment, t
     assert all(json.loads(out)["status"] == {"converged": 18} for out, _ in results)
     assert not list(tmp_path.rglob("*.partial"))
     bit_for_bit(load(tmp_path / "out"), whole)
+
+
+def test_show_says_how_far_each_shard_is(tmp_path, monkeypatch):
+    """Shard 2 has not begun, and a chunk of shard 0 is damaged."""
+    for i in (0, 1):
+        ufm.sweep(PROBLEM, AXES, out=tmp_path, shard=(i, 3))
+    chunk = tmp_path / "chunks" / "00003.npz"
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    monkeypatch.setattr("ufm.cli.sweep.use_jax", lambda: None)
+    shown = CliRunner().invoke(commands, ["show", str(tmp_path)]).stdout
+    assert "11 of 18 lanes done, 0 failed; " in shown
+    assert "1 damaged chunks; sweep again with --resume to mend them" in shown
+    rows = [line.split()[:5] for line in shown.splitlines() if re.match(r" \d/3 ", line)]
+    assert rows[:2] == [["0/3", host(), "5/6", "5/6", "0"], ["1/3", host(), "6/6", "6/6", "0"]]
+    assert rows[2][:3] == ["2/3", "0/6", "0/6"]
+    progress = json.loads(CliRunner().invoke(commands, ["show", str(tmp_path), "--json"]).stdout)["progress"]
+    assert (progress["done"], progress["damaged"]) == (11, [3])
+    assert [shard["chunks_done"] for shard in progress["shards"]] == [5, 6, 0]
+    assert progress["left"] > 0
+    with pytest.warns(UserWarning, match=r"a damaged file was made again: chunks/00003\.npz"):
+        ufm.sweep(PROBLEM, AXES, out=tmp_path, resume=True)
+    assert "lanes done" not in CliRunner().invoke(commands, ["show", str(tmp_path)]).stdout
