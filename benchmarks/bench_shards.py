@@ -1,6 +1,6 @@
 """Shards that die and are run again, against one process; and how a million lanes are cut for a cluster.
 
-    python benchmarks/bench_shards.py [--shards 8] [--kills 4] [--lanes 256] [--seed 0] [--capacity]
+    python benchmarks/bench_shards.py [--shards 8] [--kills 4] [--lanes 4096] [--seed 0] [--capacity]
 
 Starts every shard as a process of its own on one directory, kills ``--kills`` of them with SIGKILL at random moments,
 runs those again, and compares every number of every lane with a run of one process, bit for bit. ``--capacity`` prints
@@ -36,7 +36,20 @@ seed = {{range = [0, 8]}}
 
 def start(spec: Path, out: Path, *options: str) -> subprocess.Popen:
     """A process that sweeps ``spec`` into ``out``."""
-    command = [sys.executable, "-m", "ufm", "sweep", str(spec), "--out", str(out), "--devices", "1", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "ufm",
+        "sweep",
+        str(spec),
+        "--out",
+        str(out),
+        "--devices",
+        "1",
+        "--chunk",
+        "8",
+        *options,
+    ]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -72,6 +85,8 @@ def killed_shards(shards: int, kills: int, lanes: int, seed: int) -> None:
                 while done() < target and any(process.poll() is None for process in running.values()):
                     time.sleep(rng.uniform(0.0, 0.01))
             alive = sorted(one for one in unharmed if running[one].poll() is None)
+            if not alive:
+                break
             one = rng.choice(alive)
             unharmed.remove(one)
             running[one].send_signal(signal.SIGKILL)
@@ -132,7 +147,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=int, default=8)
     parser.add_argument("--kills", type=int, default=4)
-    parser.add_argument("--lanes", type=int, default=256)
+    parser.add_argument("--lanes", type=int, default=4096)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--capacity", action="store_true")
     given = parser.parse_args()
