@@ -181,7 +181,7 @@ RERUNS = {
     "a verdict that is none": (json.dumps({**SAVED, "verdict": "true"}), "counterexample saved"),
     "a problem that is a list": (json.dumps({**SAVED, "problem": [1]}), "problem"),
     "a decay that is a text": (json.dumps({**SAVED, "problem": {"decay": {"W": "1"}}}), r"decay\.W = '1'"),
-    "a list": ("[1]", "must be a table"),
+    "a list": ("[1]", "counterexample saved"),
     "nothing": ("", "counterexample saved"),
     "no text": ("\udcff", "counterexample saved"),
     "an integer of 5,000 digits": ('{"seed": ' + "9" * 5000 + "}", "counterexample saved"),

@@ -239,7 +239,8 @@ def rerun(path: str | Path, theorems: dict[str, Theorem]) -> Finding:
     """
     try:
         saved = json.loads(Path(path).read_bytes())
-        known_keys(saved, SAVED, "key of a saved counterexample")
+        if isinstance(saved, dict):
+            known_keys(saved, SAVED, "key of a saved counterexample")
         require_whole("seed", saved["seed"], 0)
         theorem, problem, seed = theorems[saved["theorem"]], from_data(saved["problem"]), saved["seed"]
         recorded = Verdict(saved["verdict"])

@@ -213,8 +213,10 @@ def chunk_name(number: int) -> str:
 def sealed_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
     """An .npz file whose comment is the digest of all before it; the same arrays give the same bytes."""
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    with zipfile.ZipFile(buffer, "a") as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
         archive.comment = bytes(DIGITS)
     body = buffer.getvalue()[:-DIGITS]
     return body + hashlib.sha256(body).hexdigest().encode()
