@@ -78,7 +78,7 @@ class Store:
             InputError: where another process holds it and will not share it.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        with (self.directory / "lock").open("a") as handle:
+        with (self.directory / "lock").open("a+") as handle:  # NFS shares a lock on what can be read only
             mine = _lock(handle, fcntl.LOCK_EX)
             if mine:
                 prepare()
