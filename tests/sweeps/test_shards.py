@@ -15,9 +15,10 @@ from click.testing import CliRunner
 
 import ufm
 from ufm.cli import commands
-from ufm.sweeps import _store, load
+from ufm.sweeps import _provenance, _store, load
+from ufm.sweeps._provenance import host
 from ufm.sweeps._state import chunk_sizes, state
-from ufm.sweeps._store import Store, host
+from ufm.sweeps._store import Store
 
 PROBLEM = ufm.Problem(3, 4, 5, ufm.losses.CE(), ufm.Decay(0.01, 0.01, 0.01), features="per_class")
 AXES = {"decay.W": np.geomspace(0.01, 1.0, 9).tolist(), "seed": [0, 1]}
@@ -213,9 +214,9 @@ def test_another_sweeps_axes_are_refused_and_mended(whole, tmp_path):
 
 def test_another_version_is_said_and_its_lanes_are_known(whole, tmp_path, monkeypatch):
     ufm.sweep(PROBLEM, AXES, out=tmp_path, shard=(0, 2))
-    now = _store.solved_with("cpu")
+    now = _provenance.solved_with("cpu")
     assert load(tmp_path).info["solved_with"] == [{**now, "lanes": 9, "chunks": "0, 2, 4, 6, 8, 10, 12, 14, 16"}]
-    monkeypatch.setattr(_store, "__version__", "9.9")
+    monkeypatch.setattr(_provenance, "__version__", "9.9")
     with pytest.warns(UserWarning, match=rf"begun with ufm {ufm.__version__} \(now 9\.9\); digits may differ"):
         ufm.sweep(PROBLEM, AXES, out=tmp_path, shard=(1, 2))
     found = load(tmp_path)

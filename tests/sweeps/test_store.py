@@ -17,7 +17,8 @@ import pytest
 
 import ufm
 from ufm.sweeps import _engine, load, read_spec, spec_names
-from ufm.sweeps._store import Store, host, sealed_arrays
+from ufm.sweeps._provenance import host
+from ufm.sweeps._store import Store, sealed_arrays
 
 SPEC = """
 title = "small"

@@ -17,7 +17,8 @@ from ufm._base import InputError, require, require_whole
 from ufm.solvers import Status
 from ufm.sweeps._axes import Plan
 from ufm.sweeps._engine import Engine, Task
-from ufm.sweeps._store import Store, chunk_name, content_digest, host
+from ufm.sweeps._provenance import host
+from ufm.sweeps._store import Store, chunk_name, content_digest
 
 RESERVED = 0.7e9
 """Bytes of a byte budget that Python, JAX and its compiler take on the host."""

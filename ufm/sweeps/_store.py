@@ -13,18 +13,13 @@ two processes that solve the same chunk write the same lanes.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import errno
 import fcntl
-import functools
 import hashlib
 import io
 import json
 import os
-import platform
 import re
-import socket
-import subprocess
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -32,12 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-import optax
 
 from ufm._base import InputError, require
-from ufm._version import __version__
+from ufm.sweeps._provenance import host
 
 FORMAT = 2
 DIGITS = 64
@@ -276,11 +269,6 @@ def _name(partial: Path, path: Path, new: bool) -> None:
     partial.unlink(missing_ok=True)
 
 
-def host() -> str:
-    """Name of this machine, as file names hold it."""
-    return re.sub(r"[^\w.-]", "_", socket.gethostname())
-
-
 def _abandoned(path: Path) -> bool:
     """Whether the process that was writing a partial file is gone, or was on another host and is a day late."""
     owner = re.search(rf"\.{re.escape(host())}\.(\d+)\.partial$", path.name)
@@ -293,33 +281,3 @@ def _abandoned(path: Path) -> bool:
     except (PermissionError, OverflowError):
         pass
     return False
-
-
-def solved_with(device: str) -> dict[str, str]:
-    """What decides about the digits of a result: versions, the source of the package, and the device."""
-    versions = {"ufm": __version__, "source": source_digest(), "jax": jax.__version__, "numpy": np.__version__}
-    return versions | {"optax": optax.__version__, "python": platform.python_version(), "device": device}
-
-
-def provenance() -> dict[str, Any]:
-    """Where and when a sweep began."""
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"revision": _revision(), "started": started, "host": host()}
-
-
-@functools.cache
-def source_digest() -> str:
-    """Of every Python file of the package, in twelve digits: versions alone do not tell two states of a clone apart."""
-    root, digest = Path(__file__).parents[1], hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def _revision() -> str | None:
-    """Git revision of the package's source, with a mark where it was changed since."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--match", ""]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
-    except (OSError, subprocess.SubprocessError):
-        return None

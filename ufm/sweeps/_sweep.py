@@ -15,10 +15,11 @@ from ufm.solvers import Status, eliminates, float_dtype
 from ufm.statement import describe, from_data, stated, to_data
 from ufm.sweeps._axes import Plan, bare_repr, plan
 from ufm.sweeps._engine import Engine, Task
+from ufm.sweeps._provenance import provenance, solved_with
 from ufm.sweeps._result import Sweep
 from ufm.sweeps._run import Run, bytes_for_lanes, most_lanes, require_room, share
 from ufm.sweeps._state import state
-from ufm.sweeps._store import Store, provenance, solved_with
+from ufm.sweeps._store import Store
 
 OPTIONS = ("tol", "max_steps", "record_every")
 
