@@ -1,4 +1,4 @@
-"""The page on extending the package: what it shows as a user writes it runs, and prints what it says."""
+"""The pages on extending the package and on clusters: what they show runs, and prints what they say."""
 
 import jax
 import pytest
@@ -6,8 +6,8 @@ from examples import ROOT, all_are_examples, examples_of, missing, run
 
 import ufm
 
-PAGE = (ROOT / "docs" / "extending.md").read_text()
-EXAMPLES = examples_of(PAGE)
+PAGES = [(ROOT / "docs" / name).read_text() for name in ("extending.md", "cluster.md")]
+EXAMPLES = {name: example for page in PAGES for name, example in examples_of(page).items()}
 
 
 @pytest.fixture
@@ -29,5 +29,5 @@ def test_example_prints_what_is_shown(name, tmp_path):
 
 
 def test_the_examples_are_these():
-    assert {"loss", "model", "theorem"} <= set(EXAMPLES)
-    assert all_are_examples(PAGE)
+    assert {"loss", "model", "theorem", "loop"} <= set(EXAMPLES)
+    assert all(map(all_are_examples, PAGES))

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import difflib
 import functools
-import importlib.metadata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -15,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 T = TypeVar("T")
+LONG = 100
+"""Characters of a value that a message shows: with the field and what is allowed it stays on one line."""
 matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 """Matrix product at full precision: the float32 default is TF32-like on GPUs, bfloat16 on TPUs."""
 
@@ -33,7 +34,20 @@ class InputError(ValueError):
 def require(ok: bool, field: str, value: object, allowed: str) -> None:
     """Raise `InputError` naming ``field``, ``value`` and what is ``allowed`` unless ``ok``."""
     if not ok:
-        raise InputError(f"{field} = {value!r}: must be {allowed}")
+        raise InputError(f"{field} = {shown(value)}: must be {allowed}")
+
+
+def shown(value: object) -> str:
+    """``repr`` of a value in a message: on one line, and cut where it is long.
+
+    >>> shown("a" * 1000)[-5:], len(shown(list(range(1000))))
+    ('a ...', 104)
+    """
+    try:
+        text = repr(value).replace("\n", " ")
+    except (RecursionError, ValueError):  # nested by the thousands, or an integer of thousands of digits
+        text = f"a {type(value).__name__} that is too long to show"
+    return text if len(text) <= LONG else f"{text[:LONG]} ..."
 
 
 def require_whole(field: str, value: Any, least: int) -> None:
@@ -171,13 +185,29 @@ def cast(tree: T, dtype: Any) -> T:
 
 
 def quick_to_compile(effort: int) -> dict[str, Any] | None:
-    """Options of `jax.jit` for a program that runs for less time than it compiles; None where they may be unknown.
+    """Options of `jax.jit` for a program that runs for less time than it compiles; None where there are none.
 
     XLA's older emitters for CPU compile a column's dual bound in 0.1 CPU-seconds instead of 0.3, and the scalar
-    reduction in 1.3 instead of 1.8 (effort 1) or in 0.8 for a program that runs twice as long (effort 0).
+    reduction in 1.3 instead of 1.8 (effort 1) or in 0.8 for a program that runs twice as long (effort 0). Jaxlib 0.12
+    has no older emitters any more.
     """
-    known = importlib.metadata.version("jaxlib").startswith("0.10.") and jax.default_backend() == "cpu"
-    return {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": effort} if known else None
+    wanted = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": effort}
+    known = {name: value for name, value in wanted.items() if jax.default_backend() == "cpu" and takes(name, value)}
+    return known or None
+
+
+@functools.cache
+def takes(option: str, value: Any) -> bool:
+    """Whether XLA has a compile option; asked with a program of nothing, since a version refuses what it has not.
+
+    >>> takes("xla_no_such_option", True)
+    False
+    """
+    try:
+        jax.jit(lambda x: x, compiler_options={option: value}).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

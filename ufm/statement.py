@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ufm import losses, models
-from ufm._base import InputError, require, suggestion, write_call
+from ufm._base import InputError, require, require_whole, shown, suggestion, write_call
 from ufm.bias import Bias
 from ufm.models import FixedClassifier, Linear
 from ufm.problem import Decay, Problem
@@ -37,6 +37,7 @@ KEYS = (
     "weights",
     "offset",
 )
+SIZES = ("classes", "dim", "per_class")
 
 
 def stated(problem: Problem) -> bool:
@@ -90,25 +91,34 @@ def from_data(data: Mapping[str, Any]) -> Problem:
     >>> from_data(to_data(problem)) == problem
     True
     """
+    require(isinstance(data, Mapping), "problem", data, "a table")
     fields = dict(data)
     # Files of version 0.1 kept a loss's hyper-parameters and the scale of the spheres by themselves.
     hyper, gamma = fields.pop("hyper", None), fields.pop("gamma", None)
     known_keys(fields, KEYS, "key of [problem]")
     if "loss" in fields:
+        if hyper is not None:
+            require(isinstance(hyper, Mapping), "hyper", hyper, "a table of numbers")
+            hyper = {name: number(f"hyper.{name}", value) for name, value in hyper.items()}
         fields["loss"] = _named(fields["loss"], "loss", losses, hyper)
     if gamma is not None:
-        fields["model"] = models.Spheres(gamma)
+        fields["model"] = models.Spheres(number("gamma", gamma))
     elif "model" in fields:
         fields["model"] = _named(fields["model"], "model", models)
     if fields.get("targets") is not None:
         known_keys(fields["targets"], ("kind", "columns", "counts"), "key of targets")
-        fields["targets"] = Columns(*(fields["targets"][key] for key in ("columns", "counts", "kind")))
+        given = {"counts": 1, **fields["targets"]}
+        for key in ("kind", "columns"):
+            require(key in given, "targets", sorted(given), f"a table with the key {key!r}")
+        fields["targets"] = Columns(given["columns"], given["counts"], given["kind"])
     if "decay" in fields:
         known_keys(fields["decay"], ("W", "H", "b"), "decay")
-        fields["decay"] = Decay(**fields["decay"])
+        fields["decay"] = Decay(**{name: number(f"decay.{name}", value) for name, value in fields["decay"].items()})
+    for name in set(SIZES) & set(fields):
+        require_size(name, fields[name])
     for name in ("classifier", "weights", "offset"):
         if fields.get(name) is not None:
-            fields[name] = _numbers(name, fields[name])
+            fields[name] = numbers(name, fields[name])
     return Problem(**fields)
 
 
@@ -176,14 +186,44 @@ def _samples(problem: Problem) -> dict[str, Any]:
 
 def _named(given: Any, field: str, room: Any, hyper: Mapping[str, float] | None = None) -> Any:
     require(isinstance(given, str), field, given, f"a name, one of {', '.join(room.NAMED)}")
-    return room.parse(given) if hyper is None else room.NAMED[given](**hyper)
+    if hyper is None:
+        return room.parse(given)
+    require(given in room.NAMED, field, given, suggestion(given, room.NAMED))
+    known_keys(hyper, room.NAMED[given].__dataclass_fields__, f"hyper-parameter of {field} {given}")
+    return room.NAMED[given](**hyper)
 
 
-def _numbers(name: str, given: Any) -> np.ndarray | float:
+def require_size(name: str, value: Any) -> None:
+    """Refuse what is no size, or one that no array has: XLA counts in 32 bits along a dimension."""
+    if name == "per_class" and isinstance(value, str):  # in words: `ufm.targets.as_targets` reads it
+        return
+    for size in value if name == "per_class" and isinstance(value, (list, tuple)) else (value,):
+        require_whole(name, size, 1)
+        require(name == "per_class" or size < 2**31, name, size, "below 2^31")
+
+
+def number(name: str, given: Any) -> Any:
+    """A real number; a truth value or a string is none, nor an integer of more than 64 bits.
+
+    Raises:
+        InputError: for anything else.
+    """
+    value = numbers(name, given)
+    require(np.ndim(value) == 0, name, given, "a number")
+    return value
+
+
+def numbers(name: str, given: Any) -> np.ndarray | float:
+    """A number, or an array of numbers, in float64; see `number`."""
+    rows = given if isinstance(given, (list, tuple)) else [given]
+    entries = [x for row in rows for x in (row if isinstance(row, (list, tuple)) else [row])]
     try:
-        array = np.asarray(given, float)
-    except (TypeError, ValueError):
-        raise InputError(f"{name} = {given!r}: must be numbers") from None
+        real = not any(isinstance(x, (bool, str)) for x in entries) and np.asarray(given).dtype.kind in "iuf"
+        array = np.asarray(given, float) if real else None
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        array = None
+    if array is None:
+        raise InputError(f"{name} = {shown(given)}: must be {'numbers' if rows is given else 'a number'}")
     return array if array.ndim else float(array)
 
 

@@ -432,6 +432,8 @@ def as_targets(given: Any, classes: int) -> OfClasses:
 
 def _as_counts(field: str, given: Any) -> Any:
     """Counts as a leaf: a float where all are equal, else an array of floats."""
+    rows = [given] if not isinstance(given, (list, tuple, np.ndarray)) else given
+    require(all(np.size(n) == 1 for n in rows), field, given, "a whole number, or a list of them")
     if np.ndim(given) == 0:
         _require_count(field, given)
         return float(given)

@@ -13,15 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from ufm._base import InputError, require
+from ufm._base import InputError, require, require_whole
 from ufm._parallel import in_parallel
 from ufm.atlas._core import Evidence, Finding, Theorem, Verdict, check
 from ufm.atlas._draw import Family, draw, structure_of
 from ufm.atlas.hypotheses import anything
-from ufm.statement import from_data, to_data
+from ufm.statement import from_data, known_keys, to_data
 
 RETRIES = 6
 """Random starts of a second attempt, where the first solution was not certified."""
+SAVED = ("theorem", "problem", "seed", "verdict", "gap", "reason", "quantities")
+"""Keys of a saved counterexample."""
 
 
 @dataclass(frozen=True)
@@ -236,12 +238,15 @@ def rerun(path: str | Path, theorems: dict[str, Theorem]) -> Finding:
     ('refuted', True)
     """
     try:
-        saved = json.loads(Path(path).read_text())
-        theorem, problem, seed = theorems[saved["theorem"]], from_data(saved["problem"]), int(saved["seed"])
+        saved = json.loads(Path(path).read_bytes())
+        if isinstance(saved, dict):
+            known_keys(saved, SAVED, "key of a saved counterexample")
+        require_whole("seed", saved["seed"], 0)
+        theorem, problem, seed = theorems[saved["theorem"]], from_data(saved["problem"]), saved["seed"]
         recorded = Verdict(saved["verdict"])
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError) as error:
+    except InputError as error:
+        raise InputError(f"rerun = {str(path)!r}: {error}") from None
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise InputError(f"rerun = {str(path)!r}: must be a counterexample saved by ufm verify ({reason})") from None
     return dataclasses.replace(try_once(theorem, problem, seed), recorded=recorded)

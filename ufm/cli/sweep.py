@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import signal
-import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 @click.option("--eliminate/--no-eliminate", default=True, show_default=True, help="as in ufm solve")
 @click.option("--engine", type=click.Choice(["scan", "batch"]), help="instead of the one that suits the device")
 @click.option("--devices", type=int, help="CPU devices to make  [default: the cores]")
-@click.option("--distributed", is_flag=True, help="one process of several: see the README")
+@click.option("--shard", metavar="I/N", help="every N-th chunk from the I-th on: N processes share DIR")
 @options([JSON_OPTION])
 def command(
     spec: str,
@@ -39,36 +38,33 @@ def command(
     eliminate: bool,
     engine: str | None,
     devices: int | None,
-    distributed: bool,
+    shard: str | None,
     as_json: bool,
 ) -> None:
     """Solve and certify every problem of a spec: a TOML file, or the name of one that ships with the package.
 
-    Shipped: bias-decay, initial-bias. Ctrl-C ends the sweep after the chunk in hand; --resume goes on from there.
+    Shipped: bias-decay, initial-bias. Ctrl-C and SIGTERM end the sweep after the chunk in hand, with status 130 and
+    143; --resume goes on from there. Shards 0/N to N-1/N run anywhere, at once or in turn.
     """
     use_jax()
     _use_cores(devices)
     budget = None if memory is None else _bytes(memory)
-    import jax
-
     from ufm import sweeps
 
     arguments = sweeps.read_spec(spec)
-    with _joined() if distributed else contextlib.nullcontext():
-        with _interruptible(out) as stopping, progress_bar("sweep", "lane") as advance:
+    with _stoppable(out) as asked, progress_bar("sweep", "lane") as advance, _warnings_in_words():
 
-            def progress(done: int, failed: int, total: int) -> None:
-                advance(done, total, f"{failed} failed")
-                if stopping() and done < total:
-                    raise click.Abort
+        def progress(done: int, failed: int, total: int) -> None:
+            advance(done, total, f"{failed} failed")
+            if asked and done < total:
+                raise click.Abort
 
-            options: dict[str, Any] = {"out": out, "resume": resume, "memory": budget, "chunk": chunk, "engine": engine}
-            options["eliminate"] = eliminate
-            found = sweeps.sweep(**arguments, **options, progress=progress)
-        first = jax.process_index() == 0
-    if first and as_json:
+        options: dict[str, Any] = {"out": out, "resume": resume, "memory": budget, "chunk": chunk, "engine": engine}
+        options |= {"shard": None if shard is None else _share(shard), "eliminate": eliminate}
+        found = sweeps.sweep(**arguments, **options, progress=progress)
+    if as_json:
         print_json({"directory": out, **found.summary()})
-    elif first:
+    else:
         show_table(out, found)
 
 
@@ -78,7 +74,10 @@ def command(
 @click.option("--format", "suffix", default="png", show_default=True, help="of the figures: png, pdf or svg")
 @options([JSON_OPTION])
 def show(directory: str, out: str | None, suffix: str, as_json: bool) -> None:
-    """Show a sweep: counts and ranges; with --out line plots, heat maps and all lanes as lanes.csv."""
+    """Show a sweep: counts and ranges; with --out line plots, heat maps and all lanes as lanes.csv.
+
+    Of one that is not finished also how far each shard is, its rate and the time left.
+    """
     use_jax()
     from ufm import sweeps
 
@@ -116,10 +115,46 @@ def show_table(directory: str, found: Any) -> None:
     lanes = f"{summary['lanes']} lanes ({shape}): {states}" + (f"; {regimes}" if regimes else "")
     click.echo("\n".join(filter(None, [summary["title"] or directory, summary.get("statement"), lanes])))
     table("", ["", "min", "median", "max"], rows)
+    show_progress(summary)
     click.echo(
         f"{summary['engine']} on {summary['devices']} x {summary['device']}, {summary['dtype']}; "
         f"{100 * summary['useful']:.1f} % of the evaluations made were needed"
     )
+
+
+def show_progress(summary: dict[str, Any]) -> None:
+    """How far the shards are, where the sweep is not finished; versions, where there were several; what is damaged."""
+    progress, origins = summary.get("progress"), summary.get("solved_with", [])
+    if progress and progress["done"] < summary["lanes"]:
+        rows = [
+            [
+                *(one["shard"], one["host"] or ""),
+                *(f"{one['chunks_done']}/{one['chunks']}", f"{one['done']}/{one['lanes']}", str(one["failed"])),
+                *(_rate(one["rate"]), _duration(one["left"]), _duration(one["since_last"])),
+            ]
+            for one in progress["shards"]
+        ]
+        table("", ["shard", "host", "chunks", "lanes", "failed", "lanes/s", "left", "last chunk ago"], rows)
+        click.echo(
+            f"{progress['done']} of {summary['lanes']} lanes done, {progress['failed']} failed; "
+            f"{_rate(progress['rate']) or '?'} lanes/s, {_duration(progress['left']) or '?'} left"
+        )
+    if progress and progress["damaged"]:
+        click.echo(f"{len(progress['damaged'])} damaged chunks; sweep again with --resume to mend them")
+    for one in origins if len(origins) > 1 else ():
+        words = ", ".join(f"{name} {value}" for name, value in one.items() if name not in ("lanes", "chunks"))
+        click.echo(f"{one['lanes']} lanes (chunks {one['chunks']}): {words}")
+
+
+def _rate(rate: float | None) -> str:
+    return "" if rate is None else f"{rate:.3g}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if hours < 2 else f"{hours:.1f} h"
 
 
 def _use_cores(devices: int | None) -> None:
@@ -136,56 +171,52 @@ def _use_cores(devices: int | None) -> None:
 
 
 @contextlib.contextmanager
-def _joined() -> Iterator[None]:
-    """Join the other processes: found by JAX itself (Slurm, Open MPI, TPU pods, ...), or named by the environment.
+def _stoppable(out: str) -> Iterator[list[int]]:
+    """The first Ctrl-C or SIGTERM asks to stop after the chunk in hand, the second stops at once."""
+    asked: list[int] = []
 
-    What libraries print on standard output meanwhile (gloo greets there) goes to standard error.
-    """
-    import jax
+    def ask(number: int, _: Any) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.write(2, b"\nufm: stopping after this chunk (again: at once)\n")  # no buffer, which may be in use
 
-    from ufm._base import InputError
-
-    count, index = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        jax.distributed.initialize(
-            num_processes=None if count is None else int(count), process_id=None if index is None else int(index)
-        )
-        yield
-    except (ValueError, RuntimeError) as error:
-        if isinstance(error, InputError) or jax.distributed.is_initialized():
-            raise
-        named = "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
-        raise InputError(
-            f"--distributed: must be under Slurm, Open MPI or a TPU pod, or with {named} ({error})"
-        ) from None
+        yield asked
+    except (click.Abort, KeyboardInterrupt):
+        click.echo(f"ufm: finished chunks are kept in {out}; the same command with --resume goes on", err=True)
+        if asked[:1] == [signal.SIGTERM]:
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise
     finally:
-        ctypes.CDLL(None).fflush(None)
-        os.dup2(kept, 1)
-        os.close(kept)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
-def _interruptible(out: str) -> Iterator[Any]:
-    """The first Ctrl-C asks to stop after the chunk in hand, the second stops at once."""
-    asked = False
+def _warnings_in_words() -> Iterator[None]:
+    """What the sweep warns of as one line each."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
 
-    def ask(*_: Any) -> None:
-        nonlocal asked
-        asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        click.echo("\nufm: stopping after this chunk (Ctrl-C again: at once)", err=True)
+        def show(message: Any, category: Any, *where: Any, **more: Any) -> None:
+            if category is UserWarning and str(where[0]).startswith(str(Path(__file__).parents[1])):
+                click.echo(f"ufm: {message}", err=True)
+            else:
+                others(message, category, *where, **more)
 
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield lambda: asked
-    except (click.Abort, KeyboardInterrupt):
-        click.echo(f"ufm: finished chunks are kept in {out}; the same command with --resume goes on", err=True)
-        raise
-    finally:
-        signal.signal(signal.SIGINT, before)
+        warnings.showwarning = show
+        yield
+
+
+def _share(text: str) -> tuple[int, int]:
+    """Read ``I/N``."""
+    from ufm._base import require
+
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    require(match is not None, "shard", text, "I/N, such as 0/32: from 0/N to (N-1)/N")
+    return int(match[1]), int(match[2])  # type: ignore[index]
 
 
 def _bytes(text: str) -> float:

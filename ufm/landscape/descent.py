@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -87,7 +88,7 @@ def nested_start(
     scale: float,
     through: Sequence[tuple[int, ...]] = (),
     separation: float = 1e-4,
-    dtype: type = jnp.float64,
+    dtype: Any = jnp.float64,
 ) -> Params:
     """A random start of size ``scale`` that prefers the groupings ``through``, in that order.
 

@@ -201,8 +201,10 @@ class Engine:
         self.name = name or ("scan" if self.platform == "cpu" else "batch")
         self.size = self.mesh.devices.size
 
-    def capacity(self, group: Group, task: Task, memory: float) -> int:
+    def capacity(self, group: Group, task: Task, memory: float, lanes: int | None = None) -> int:
         """How many lanes of ``group`` go through at once with ``memory`` bytes for them, a multiple of the devices.
+
+        No wide batch is made for more than ``lanes``, if given: empty places cost time there.
 
         The compiled program is for so many, used or not, so that sweeps of any size share it.
         """
@@ -216,7 +218,8 @@ class Engine:
         if self.name == "batch":
             each += 2 * held
             width = WIDTH[self.platform]
-            most = min(POOL * width, 1 << (-(-len(group.index) // self.size) - 1).bit_length())
+            fewest = min(len(group.index), lanes or len(group.index))
+            most = min(POOL * width, 1 << (-(-fewest // self.size) - 1).bit_length())
         share = memory / self.size if self.platform == "cpu" else memory
         # Up to ``width`` lanes advance at once and need room to work; the others only wait.
         fits = int(share // (each + working))
@@ -258,7 +261,7 @@ class Engine:
         running = np.arange(size)[None, :] < counts[:, None]
         widths, made = _widths(min(WIDTH[self.platform], size)), 0.0
         while running.any():
-            width = next(w for w in widths if w >= min(running.sum(axis=1).max(), widths[-1]))
+            width = next(w for w in widths if w >= min(int(running.sum(axis=1).max()), widths[-1]))
             slots = np.full((self.size, width), size, np.int32)
             for row, alive in zip(slots, running, strict=True):
                 waiting = np.flatnonzero(alive)[:width]

@@ -35,10 +35,11 @@ class Sweep:
             ``negative`` with ``_min`` and ``_max``; ``nc1`` to ``nc4``; ``grad_norm``, ``residual``, ``steps``,
             ``evaluations``; ``status`` (a `ufm.Status`). A failed lane is NaN, with its status. A lane that is not
             ``solved`` has no regime: -1, "unconverged" in words.
-            Trajectories have one dimension more, and names that begin with ``trajectory.``.
+            Trajectories have one dimension more, and names that begin with ``trajectory.``. Where several versions
+            solved lanes of a directory, ``origin`` is a lane's place in ``info["solved_with"]``.
         problem: what was varied; None where it was not stored (a user's own loss).
         info: lanes, chunks, engine, devices, ``useful`` (share of the evaluations made that some lane
-            needed) and the rest of the manifest.
+            needed) and the rest of the manifest; from a directory also ``progress`` and ``solved_with``.
     """
 
     coords: dict[str, np.ndarray]
@@ -80,7 +81,10 @@ class Sweep:
         return {int(one): one.label for one in _LABELS.get(quantity, ())}
 
     def _counted(self, name: str) -> dict[str, int]:
-        values, counts = np.unique(self.data.get(name, []), return_counts=True)
+        values = self.data.get(name, np.empty(0))
+        if name == "regime":  # a lane that is still to be solved is neither here nor there
+            values = values[self["status"] != Status.RUNNING]
+        values, counts = np.unique(values, return_counts=True)
         return {_label(name, v): int(n) for v, n in zip(values, counts, strict=True)}
 
     def select(self, **choice: Any) -> Sweep:
@@ -182,9 +186,12 @@ class Sweep:
     def summary(self) -> dict[str, Any]:
         """Counts and ranges, for a table or JSON."""
         ranges = {}
+        ended = self["status"] != Status.RUNNING
         for name, values in self.data.items():
-            finite = values[np.isfinite(values)]
-            if values.ndim == len(self.dims) and name not in ("status", "regime") and finite.size:
+            if values.ndim != len(self.dims) or name in (*_LABELS, "origin"):
+                continue
+            finite = values[np.isfinite(values) & ended]
+            if finite.size:
                 ranges[name] = {"min": finite.min(), "median": np.median(finite), "max": finite.max()}
         return {
             "lanes": int(self["status"].size),

@@ -1,79 +1,112 @@
 """A sweep on disk: nothing that was finished is lost, nothing damaged is believed.
 
-``DIR/manifest.json`` says what is computed, ``DIR/axes.npz`` over which values, ``DIR/chunks/NNNNN.npz`` holds
-the results of some lanes and ``NNNNN.npz.sha256`` its digest, in the format of ``sha256sum -c``. Every file is
-written under another name, flushed and renamed. Whoever writes holds a lock on ``DIR/lock``.
+``DIR/manifest.json`` says what is computed, ``DIR/axes.npz`` over which values, ``DIR/chunks/NNNNN.npz`` holds the
+results of some lanes and what they were solved with. Each file carries its own SHA-256, the manifest as its last
+key, an .npz file as the comment of its zip archive; the manifest holds one of the axes, too.
+
+Every file is written under another name, flushed and renamed; the manifest is never written again. Its name is
+given by a hard link, which one process of many gets, on network file systems too. The lock on ``DIR/lock`` keeps a
+sweep that wants the directory for itself apart from others; where a file system has no locks nothing rests on it:
+two processes that solve the same chunk write the same lanes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import errno
 import fcntl
 import hashlib
 import io
 import json
 import os
-import platform
-import subprocess
+import re
+import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-import optax
 
 from ufm._base import InputError, require
-from ufm._version import __version__
+from ufm.sweeps._provenance import host
 
-FORMAT = 1
+FORMAT = 2
+DIGITS = 64
+"""Of a SHA-256 in hexadecimal."""
+STALE = 86_400.0
+"""Seconds after which another host's half-written file counts as dead: no write lasts a day, and no two clocks of a
+cluster differ by one."""
+JOINING = 60.0
+"""Seconds that a shard waits for the process that writes the manifest: two small files on a slow network."""
+REMEDY = "delete it and sweep again with --resume: the chunks are all kept"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A finished chunk: its lanes, their results by name, what it was ``made`` with, and when (Unix seconds)."""
+
+    number: int
+    lanes: np.ndarray
+    arrays: dict[str, np.ndarray]
+    made: dict[str, Any]
+    time: float
 
 
 class Store:
     """The directory of a sweep."""
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
+        require("\0" not in os.fspath(directory), "out", os.fspath(directory), "the name of a directory")
         self.directory = Path(directory)
 
     # Writing -----------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def locked(self, shared: bool = False) -> Iterator[None]:
-        """Hold the directory; processes of one run may share it, a second run may not."""
+    def held(self, shared: bool = False, prepare: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Hold the directory and ``prepare`` it: alone, or ``shared`` with the other shards of the same sweep.
+
+        Raises:
+            InputError: where another process holds it and will not share it.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
-        with (self.directory / "lock").open("a") as handle:
-            try:
-                fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(
-                    f"out = '{self.directory}': must be a directory that no other sweep is writing to"
-                ) from None
+        with (self.directory / "lock").open("a+") as handle:  # NFS shares a lock on what can be read only
+            mine = _lock(handle, fcntl.LOCK_EX)
+            if mine:
+                prepare()
+            until = time.monotonic() + (JOINING if shared else 0.0)
+            while not (_lock(handle, fcntl.LOCK_SH) if shared else mine):
+                allowed = "a directory that no other sweep is writing to (shards of one sweep share it: --shard I/N)"
+                require(time.monotonic() < until, "out", str(self.directory), allowed)
+                time.sleep(0.1)
+            if not mine:
+                prepare()
             yield
 
     def clear(self) -> None:
-        """Remove what killed runs left half written; only for the holder of the lock."""
+        """Remove what killed runs left half written; what a live process is writing is spared."""
         for path in (*self.directory.glob("*.partial"), *self.directory.glob("chunks/*.partial")):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                if _abandoned(path):
+                    path.unlink()
 
-    def write(self, name: str, content: bytes) -> None:
-        """Write a file that is there whole or not at all."""
+    def write(self, name: str, content: bytes, new: bool = False) -> None:
+        """Write a file that is there whole or not at all; a ``new`` one only if there is none."""
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        partial = path.with_name(f"{path.name}.{host()}.{os.getpid()}.partial")
         try:
             with partial.open("wb") as handle:
                 handle.write(content)
                 handle.flush()
                 os.fsync(handle.fileno())
-            partial.replace(path)
+            _name(partial, path, new)
         except OSError as error:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                kept = len(list(self.directory.glob("chunks/*.sha256")))
+                kept = len(self.numbers())
                 text = f"no space left; {kept} finished chunks are kept, --resume goes on from there"
                 raise OSError(error.errno, text, str(self.directory)) from None
             raise
@@ -84,17 +117,14 @@ class Store:
             os.close(folder)
 
     def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write an .npz file and its digest."""
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **arrays)
-        content = buffer.getvalue()
-        self.write(name, content)
-        line = f"{hashlib.sha256(content).hexdigest()}  {Path(name).name}\n"
-        self.write(f"{name}.sha256", line.encode())
+        """Write an .npz file with its digest."""
+        self.write(name, sealed_arrays(arrays))
 
-    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Write ``manifest.json``."""
-        self.write("manifest.json", json.dumps({"format": FORMAT, **manifest}, indent=2).encode() + b"\n")
+    def begin(self, manifest: Mapping[str, Any]) -> None:
+        """Write ``manifest.json``, unless another process was first."""
+        content = {"format": FORMAT, **manifest}
+        text = json.dumps({**content, "sha256": _digest_of(content)}, indent=2)
+        self.write("manifest.json", text.encode() + b"\n", new=True)
 
     # Reading -----------------------------------------------------------------------------------
 
@@ -104,37 +134,68 @@ class Store:
         return (self.directory / "manifest.json").exists()
 
     def manifest(self) -> dict[str, Any]:
-        """What the sweep is."""
+        """What the sweep is.
+
+        Raises:
+            InputError: if there is none, if it is damaged, or of another format.
+        """
         path = self.directory / "manifest.json"
-        require(path.exists(), "DIR", str(self.directory), "the directory of a sweep (no manifest.json there)")
+        require(path.is_file(), "DIR", str(self.directory), "the directory of a sweep (no manifest.json there)")
+        damaged = f"{path}: must be the manifest of a sweep, and is damaged; {REMEDY}"
         try:
-            found = json.loads(path.read_text())
-            known = found["format"] == FORMAT
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: must be the manifest of a sweep ({error})") from None
-        require(known, "format", found["format"], str(FORMAT))
-        return found
+            found = json.loads(path.read_bytes())
+            version, digest = found["format"], found.pop("sha256", None)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise InputError(damaged) from None
+        if isinstance(version, int) and version != FORMAT:
+            raise InputError(f"{path}: format = {version}: must be {FORMAT}: another version of ufm wrote it")
+        try:
+            if digest == _digest_of(found):
+                return found
+        except (ValueError, RecursionError):
+            pass
+        raise InputError(damaged)
 
     def read_arrays(self, name: str) -> dict[str, np.ndarray] | None:
         """The arrays of an .npz file, or None where it is missing, torn or not what its digest says."""
         path = self.directory / name
         try:
-            content = path.read_bytes()
-            digest = path.with_name(f"{path.name}.sha256").read_text().split()[:1]
-            if digest != [hashlib.sha256(content).hexdigest()]:
-                return None
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                return dict(arrays)
-        except (FileNotFoundError, ValueError, UnicodeDecodeError, zipfile.BadZipFile, EOFError):
+            return opened_arrays(path.read_bytes()) if path.is_file() else None
+        except FileNotFoundError:
             return None
 
-    def chunk(self, number: int, fingerprint: str, lanes: np.ndarray) -> dict[str, np.ndarray] | None:
-        """Results of a chunk, or None where it has to be computed (again)."""
-        arrays = self.read_arrays(chunk_name(number))
-        if arrays is None or str(arrays.pop("fingerprint", "")) != fingerprint:
+    def axes(self, manifest: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
+        """Values of the axes, or None where they are damaged or those of another sweep."""
+        arrays = self.read_arrays("axes.npz")
+        return arrays if arrays is not None and content_digest(arrays) == manifest["axes_sha256"] else None
+
+    def numbers(self) -> list[int]:
+        """Numbers of the chunks that have a file, whole or not."""
+        names = (path.name for path in self.directory.glob("chunks/*.npz"))
+        return sorted(int(name[:-4]) for name in names if re.fullmatch(r"\d{5,12}\.npz", name))
+
+    def chunk(self, number: int, fingerprint: str, lanes: np.ndarray | None = None) -> Chunk | None:
+        """A chunk, or None where it has to be computed (again): missing, damaged, of another sweep or other lanes."""
+        arrays = self.read_arrays(chunk_name(number)) or {}
+        try:
+            same = str(arrays.pop("fingerprint")) == fingerprint
+            own, made = arrays.pop("lanes"), json.loads(str(arrays.pop("made")))
+            same = same and (lanes is None or np.array_equal(own, lanes))
+            return Chunk(number, own, arrays, made, self.path(number).stat().st_mtime) if same else None
+        except (KeyError, ValueError, FileNotFoundError):
             return None
-        stored = arrays.pop("lanes", np.empty(0))
-        return arrays if np.array_equal(stored, lanes) else None
+
+    def any_chunk(self) -> tuple[str, dict[str, Any]] | None:
+        """Fingerprint of a chunk that can be read, and what it was made with; None where there is none."""
+        for number in self.numbers():
+            arrays = self.read_arrays(chunk_name(number))
+            if arrays is not None and {"fingerprint", "made"} <= set(arrays):
+                return str(arrays["fingerprint"]), json.loads(str(arrays["made"]))
+        return None
+
+    def path(self, number: int) -> Path:
+        """Where a chunk lies."""
+        return self.directory / chunk_name(number)
 
 
 def chunk_name(number: int) -> str:
@@ -142,25 +203,81 @@ def chunk_name(number: int) -> str:
     return f"chunks/{number:05d}.npz"
 
 
-def provenance() -> dict[str, Any]:
-    """What computed this, and when."""
-    return {
-        "versions": {
-            "ufm": __version__,
-            "jax": jax.__version__,
-            "numpy": np.__version__,
-            "optax": optax.__version__,
-            "python": platform.python_version(),
-        },
-        "revision": _revision(),
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
+def sealed_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """An .npz file whose comment is the digest of all before it; the same arrays give the same bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+        archive.comment = bytes(DIGITS)
+    body = buffer.getvalue()[:-DIGITS]
+    return body + hashlib.sha256(body).hexdigest().encode()
 
 
-def _revision() -> str | None:
-    """Git revision of the package's source, with a mark where it was changed since."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--match", ""]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
-    except (OSError, subprocess.SubprocessError):
+def opened_arrays(content: bytes) -> dict[str, np.ndarray] | None:
+    """The arrays of `sealed_arrays`, or None where the digest is another; nothing is parsed before it is right."""
+    body, digest = content[:-DIGITS], content[-DIGITS:]
+    if hashlib.sha256(body).hexdigest().encode() != digest:
         return None
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (ValueError, zipfile.BadZipFile, EOFError):
+        return None
+
+
+def content_digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of arrays, however a version of NumPy or Python writes their file."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _digest_of(content: Mapping[str, Any]) -> str:
+    """SHA-256 of plain data, however it is indented."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _lock(handle: Any, kind: int) -> bool:
+    """Take a lock of a ``kind`` now: False where another process holds it, True where there are no locks at all."""
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            raise
+    return True
+
+
+def _name(partial: Path, path: Path, new: bool) -> None:
+    """Give a finished file its name; a ``new`` one leaves a file that has the name in its place."""
+    if not new:
+        partial.replace(path)
+        return
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        if not path.exists():  # no hard links here: the lock has to do
+            partial.replace(path)
+    partial.unlink(missing_ok=True)
+
+
+def _abandoned(path: Path) -> bool:
+    """Whether the process that was writing a partial file is gone, or was on another host and is a day late."""
+    owner = re.search(rf"\.{re.escape(host())}\.(\d+)\.partial$", path.name)
+    if owner is None:
+        return time.time() - path.stat().st_mtime > STALE
+    try:
+        os.kill(int(owner[1]), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        pass
+    return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,18 +9,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from ufm._base import InputError, require, suggestion
+from ufm._base import require, suggestion
 from ufm.problem import Problem
 from ufm.solvers import Status, float_dtype
 from ufm.statement import describe, from_data, stated, to_data
 from ufm.sweeps._axes import Plan, bare_repr, plan
 from ufm.sweeps._engine import Engine, Task
+from ufm.sweeps._provenance import provenance, solved_with
 from ufm.sweeps._result import Sweep
-from ufm.sweeps._store import Store, chunk_name, provenance
+from ufm.sweeps._run import Run, bytes_for_lanes, most_lanes, require_room, share
+from ufm.sweeps._state import state
+from ufm.sweeps._store import Store
 
 OPTIONS = ("tol", "max_steps", "record_every")
-RESERVED = 0.7e9
-"""Bytes of a byte budget that Python, JAX and its compiler take on the host."""
 
 
 def sweep(
@@ -36,6 +36,7 @@ def sweep(
     dtype: Any = None,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    shard: tuple[int, int] | None = None,
     memory: float | None = None,
     chunk: int | None = None,
     engine: str | None = None,
@@ -63,6 +64,10 @@ def sweep(
         out: directory that keeps finished chunks. A loss or solver given as an object is known there by its
             ``repr`` only.
         resume: go on with what ``out`` holds; damaged chunks are computed again.
+        shard: ``(i, n)`` solves every n-th chunk from the i-th on, into a directory that all shards share, at once
+            or one after another. Shards do not talk to each other; one that died is run again, and any other number
+            of shards may finish the rest. The result holds this shard's lanes, the others are ``running``: `load`
+            has them all.
         memory: bytes to stay within: of the host on a CPU, of each device elsewhere; a quarter by default.
         chunk: problems (lanes) per checkpoint, if fewer than ``memory`` allows.
         engine: ``"scan"`` or ``"batch"`` instead of the one that suits the device.
@@ -73,12 +78,13 @@ def sweep(
             raises ends the sweep, with that chunk kept.
         title: of the figures.
 
-    Under `jax.distributed` every process takes its share of the chunks, on its own devices; all need the
-    directory ``out``, and all return the whole result.
-
     Raises:
         InputError: for an unknown axis, two that set the same leaf, a value that the problem refuses, a problem
-            of another kind, or a directory in use or of another sweep.
+            of another kind, or a directory in use, of another sweep or damaged.
+
+    Warns:
+        UserWarning: on resuming what other versions of the package or of JAX began, and where damaged files were
+            made again.
 
     >>> import jax; jax.config.update("jax_enable_x64", True)
     >>> import ufm
@@ -91,20 +97,22 @@ def sweep(
     for key in options or {}:
         require(key in OPTIONS, "key of options", key, suggestion(key, OPTIONS))
     start = {"seed": seed, "scale": scale, "bias_mean": bias_mean}
+    require_room(axes)
     layout = plan(problem, axes, solver, start, dtype, options, keep, eliminate)
     problem.loss.check(problem.classes)
     require(chunk is None or chunk >= 1, "chunk", chunk, "a whole number >= 1")
+    part = share(shard)
+    require(out is not None or shard is None, "out", None, "a directory where a sweep is shared (shard)")
     store = None if out is None else Store(out)
-    require(
-        store is not None or jax.process_count() == 1, "out", None, "a directory when several processes share a sweep"
-    )
     with jax.enable_x64(jax.default_backend() != "tpu"):
         work = Engine(engine)
-        budget = _budget(memory, work.platform)
+        budget = bytes_for_lanes(memory, work.platform)
         kept = None if keep is None else tuple(keep)
         tasks = [Task(g.solver, np.dtype(dtype), kept, g.eliminated) for g in layout.groups]
-        room = [work.capacity(g, t, budget) for g, t in zip(layout.groups, tasks, strict=True)]
-        manifest = {
+        versions = solved_with(work.mesh.devices.flat[0].device_kind)
+        run = Run(layout, tasks, work, budget, store, part, versions)
+        most = layout.lanes if shard is None else most_lanes(layout.lanes, part[1], work.size)
+        run.manifest = {
             "title": title,
             "fingerprint": layout.fingerprint,
             "problem": to_data(problem) if stated(problem) else None,
@@ -115,19 +123,22 @@ def sweep(
             "dims": list(layout.dims),
             "shape": list(layout.shape),
             "lanes": layout.lanes,
-            "chunk_lanes": [min(size, chunk or size) for size in room],
+            "group_lanes": [len(group.index) for group in layout.groups],
+            "chunk_lanes": run.sizes(min(chunk or most, most)),
             "dtype": np.dtype(dtype).name,
             "engine": work.name,
-            "device": work.mesh.devices.flat[0].device_kind,
-            "devices": jax.device_count(),
-            "processes": jax.process_count(),
+            "devices": work.size,
+            "device": versions["device"],
+            "versions": versions,
             **provenance(),
         }
         if store is None:
-            return _collect(_solve_all(layout, tasks, room, manifest, work, None, progress), layout, problem, manifest)
-        with _opened(store, manifest, layout, resume) as manifest:
-            chunks = _solve_all(layout, tasks, room, manifest, work, store, progress)
-            return _collect(chunks, layout, problem, manifest)
+            return _collect(run.chunks(progress), layout, problem, run.manifest)
+        with store.held(shard is not None, lambda: run.prepare(resume or shard is not None)):
+            try:
+                return _collect(run.chunks(progress), layout, problem, run.manifest)
+            finally:
+                run.tell()
 
 
 def load(directory: str | os.PathLike[str]) -> Sweep:
@@ -147,60 +158,15 @@ def load(directory: str | os.PathLike[str]) -> Sweep:
     """
     store = Store(directory)
     manifest = store.manifest()
-    coords = store.read_arrays("axes.npz")
-    require(coords is not None, "axes.npz", str(directory), "undamaged; sweep again with --resume to mend it")
+    coords = store.axes(manifest)
+    allowed = "undamaged and of this sweep; sweep again with --resume to mend it"
+    require(coords is not None, "axes.npz", str(directory), allowed)
     problem = None if manifest["problem"] is None else from_data(manifest["problem"])
-    chunks = []
-    for number in range(manifest["chunks"]):
-        arrays = store.read_arrays(chunk_name(number))
-        if arrays is not None and str(arrays.pop("fingerprint")) == manifest["fingerprint"]:
-            chunks.append((arrays.pop("lanes"), arrays))
+    chunks = {number: store.chunk(number, manifest["fingerprint"]) for number in store.numbers()}
     layout = Plan(coords or {}, tuple(manifest["dims"]), tuple(manifest["shape"]), [], manifest["fingerprint"])
-    return _collect(iter(chunks), layout, problem, manifest)
-
-
-def _solve_all(
-    layout: Plan,
-    tasks: list[Task],
-    room: list[int],
-    manifest: Mapping[str, Any],
-    work: Engine,
-    store: Store | None,
-    progress: Any,
-) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Lanes and results of every chunk, from the store where it has them."""
-    chunks = [
-        (group, task, slice(i, min(i + size, len(group.index))), capacity)
-        for group, task, capacity, size in zip(layout.groups, tasks, room, manifest["chunk_lanes"], strict=True)
-        for i in range(0, len(group.index), size)
-    ]
-    done = failed = 0
-    processes, mine = jax.process_count(), jax.process_index()
-    for number, (group, task, piece, capacity) in enumerate(chunks):
-        lanes = group.index[piece]
-        found = None if store is None else store.chunk(number, layout.fingerprint, lanes)
-        if found is None:
-            if number % processes != mine:
-                continue  # another process computes it; it is read back at the end
-            found, cost = work.solve(group, task, piece, capacity)
-            found["cost"] = cost
-            if store is not None:
-                tagged = {**found, "lanes": lanes, "fingerprint": np.array(layout.fingerprint)}
-                store.write_arrays(chunk_name(number), tagged)
-        done += len(lanes)
-        failed += int(np.sum(found["status"] == Status.NONFINITE))
-        if progress is not None:
-            progress(done, failed, layout.lanes)
-        if processes == 1:
-            yield lanes, found
-    if processes > 1 and store is not None:
-        _barrier("chunks")
-        for number, (group, _, piece, _) in enumerate(chunks):
-            found = store.chunk(number, layout.fingerprint, group.index[piece])
-            if found is None:
-                allowed = f"one directory that all processes see (chunk {number} is missing)"
-                raise InputError(f"out = '{store.directory}': must be {allowed}")
-            yield group.index[piece], found
+    whole = [chunk for chunk in chunks.values() if chunk is not None]
+    info = manifest | state(manifest, whole, [number for number, chunk in chunks.items() if chunk is None])
+    return _collect(((chunk.lanes, chunk.arrays) for chunk in whole), layout, problem, info)
 
 
 def _collect(chunks: Iterator[Any], layout: Plan, problem: Problem | None, manifest: dict[str, Any]) -> Sweep:
@@ -211,9 +177,8 @@ def _collect(chunks: Iterator[Any], layout: Plan, problem: Problem | None, manif
         cost += found.pop("cost")
         for name, values in found.items():
             if name not in flat:
-                blank = {"status": int(Status.RUNNING), "regime": -1}.get(
-                    name, 0 if values.dtype.kind == "i" else np.nan
-                )
+                kind = 0 if values.dtype.kind == "i" else np.nan
+                blank = {"status": int(Status.RUNNING), "regime": -1, "origin": -1}.get(name, kind)
                 flat[name] = np.full((layout.lanes, *values.shape[1:]), blank, values.dtype)
             flat[name][lanes] = values
     if not flat:
@@ -221,74 +186,3 @@ def _collect(chunks: Iterator[Any], layout: Plan, problem: Problem | None, manif
     data = {name: values.reshape(*layout.shape, *values.shape[1:]) for name, values in flat.items()}
     info = {**manifest, "useful": float(cost[0] / cost[1]) if cost[1] else 1.0}
     return Sweep(layout.coords, layout.dims, data, problem, info)
-
-
-@contextlib.contextmanager
-def _opened(store: Store, manifest: dict[str, Any], layout: Plan, resume: bool) -> Iterator[dict[str, Any]]:
-    """Hold the directory, with its manifest written or, on resuming, checked and taken."""
-    alone = jax.process_count() == 1
-    first = jax.process_index() == 0
-    error: Exception | None = None
-    with contextlib.ExitStack() as held:
-        if first:
-            try:
-                with contextlib.ExitStack() as preparing:
-                    preparing.enter_context(store.locked())
-                    manifest = _prepare(store, manifest, layout, resume)
-                    if alone:
-                        held.push(preparing.pop_all())
-            except (OSError, InputError) as problem:
-                error = problem
-        if not alone:
-            _agree(error is None)
-        if error is not None:
-            raise error
-        if not alone:
-            held.enter_context(store.locked(shared=True))
-            manifest = store.manifest()
-        yield manifest
-
-
-def _prepare(store: Store, manifest: dict[str, Any], layout: Plan, resume: bool) -> dict[str, Any]:
-    store.clear()
-    if store.exists:
-        allowed = "a new directory, or one to go on with (--resume, resume=True)"
-        require(resume, "out", str(store.directory), allowed)
-        old = store.manifest()
-        same = old["fingerprint"] == manifest["fingerprint"]
-        require(same, "out", str(store.directory), "the directory of this very sweep: the one there has other values")
-        manifest = {**manifest, "chunk_lanes": old["chunk_lanes"], "resumed": [*old.get("resumed", []), provenance()]}
-        manifest |= {key: old[key] for key in provenance()}
-    sizes = zip(layout.groups, manifest["chunk_lanes"], strict=True)
-    manifest["chunks"] = sum(-(-len(group.index) // size) for group, size in sizes)
-    store.write_arrays("axes.npz", layout.coords)
-    store.write_manifest(manifest)
-    return store.manifest()
-
-
-def _budget(memory: float | None, platform_name: str) -> float:
-    """Bytes for lanes, of the host on a CPU or of one device elsewhere."""
-    require(memory is None or (np.isfinite(memory) and memory > 0), "memory", memory, "a number of bytes > 0")
-    if platform_name == "cpu":
-        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        total = max(0.25 * whole, 2e9) if memory is None else memory
-        allowed = f"more than {RESERVED / 1e9:g} GB, which Python and JAX take"
-        require(total > RESERVED, "memory", f"{total / 1e9:.3g} GB", allowed)
-        return total - RESERVED
-    statistics = jax.local_devices()[0].memory_stats() or {}
-    return 0.25 * statistics.get("bytes_limit", 8e9) if memory is None else memory
-
-
-def _barrier(name: str) -> None:
-    from jax.experimental import multihost_utils
-
-    multihost_utils.sync_global_devices(name)
-
-
-def _agree(ok: bool) -> None:
-    """Raise in every process if the first one could not take the directory."""
-    from jax.experimental import multihost_utils
-
-    fine = multihost_utils.broadcast_one_to_all(np.array(ok))
-    if jax.process_index() != 0 and not bool(fine):
-        raise InputError("out: must be a directory that the first process can use (its message says why it cannot)")
