@@ -1,0 +1,37 @@
+"""Proofs in ball arithmetic: an enclosure of the minimum, and critical points, without an allowance for rounding.
+
+    proof = ufm.proof.prove(problem, solution.params)      # lower < f* <= upper, decimals rounded outward
+    proof.save("proof.json")
+    ufm.proof.check("proof.json")                          # by a program that shares nothing with the prover
+
+float64 numbers are exact rationals, so a point and a dual matrix are a proof (theory of the bound: `ufm.theory`). Balls
+are Arb's, through python-flint: ``pip install 'ufm[proof]'``. Names load on first use, so that
+``python -m ufm.proof.checker`` loads the checker alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ufm.proof.critical import CriticalBall, critical_point
+    from ufm.proof.enclosure import Proof, Refutation, check, prove
+    from ufm.proof.losses import Form
+
+_HOMES = {
+    "CriticalBall": "critical",
+    "Form": "losses",
+    "Proof": "enclosure",
+    "Refutation": "enclosure",
+    "check": "enclosure",
+    "critical_point": "critical",
+    "prove": "enclosure",
+}
+__all__ = ["CriticalBall", "Form", "Proof", "Refutation", "check", "critical_point", "prove"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"ufm.proof.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'ufm.proof' has no attribute {name!r}")
