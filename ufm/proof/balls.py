@@ -10,6 +10,7 @@ import numpy as np
 from ufm._base import InputError
 
 try:
+    from flint import __version__ as flint_version
     from flint import arb, arb_mat, ctx, fmpq
 except ImportError:
     raise InputError("python-flint is not installed, and proofs need it: pip install 'ufm[proof]'") from None
