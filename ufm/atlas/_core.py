@@ -15,6 +15,7 @@ from ufm._base import float64_scope, require, widened
 from ufm.atlas._near import distance_to_threshold
 from ufm.atlas.hypotheses import Hypothesis
 from ufm.metrics import Collapse, collapse, scores
+from ufm.proof.claims import Refutation
 from ufm.problem import Params, Problem, require_single
 from ufm.solvers import Newton, Solution, Status, solve
 from ufm.theory import Certificate, certify
@@ -209,6 +210,7 @@ class Theorem:
         recorded: the verdict known for the theorem as a whole.
         draw: a random problem, inside the hypotheses or not (see `_draw.Family`).
         most: bound on the instances of a run, where one of them takes long.
+        refutation: what it claims of a problem, in a form that `ufm.proof` can refute.
 
     Raises:
         InputError: for hypotheses that are words or a bare function.
@@ -225,6 +227,7 @@ class Theorem:
     draw: Callable[[np.random.Generator], Any] | None = None
     most: int | None = None
     case: Callable[[Any], Any] = lambda problem: None
+    refutation: Callable[[Any], Refutation] | None = None
 
     def __post_init__(self) -> None:
         given = type(self.hypotheses).__name__

@@ -15,15 +15,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ufm.proof.claims import Refutation
     from ufm.proof.critical import CriticalBall, critical_point
-    from ufm.proof.enclosure import Proof, Refutation, check, prove
+    from ufm.proof.enclosure import Proof, check, prove
     from ufm.proof.losses import Form
 
 _HOMES = {
     "CriticalBall": "critical",
     "Form": "losses",
     "Proof": "enclosure",
-    "Refutation": "enclosure",
+    "Refutation": "claims",
     "check": "enclosure",
     "critical_point": "critical",
     "prove": "enclosure",

@@ -31,6 +31,7 @@ from ufm.proof.balls import (
     midpoints,
     outward,
 )
+from ufm.proof.claims import Refutation
 from ufm.proof.losses import Form
 from ufm.proof.statement import Statement, hexadecimals
 from ufm.statement import describe, stated
@@ -48,26 +49,6 @@ MARGINS = (2.0**-44, 2.0**-38, 2.0**-32, 2.0**-20, 1.0)
 """What the dual matrix keeps from its bound, relative: NumPy knows a norm to 2^-46. At 1 it is zero."""
 REMEDY = "solve to a smaller tolerance, unless d or the loss leaves no dual matrix tight"
 ABOUT = "A proof about the unconstrained feature model. Check it with: python -m ufm.proof.checker FILE"
-
-
-@dataclass(frozen=True)
-class Refutation:
-    """What a theorem claims of the minimum, and what to hold against it.
-
-    Attributes:
-        theorem: its id in `ufm.atlas`.
-        words: the claim in words.
-        claim: ``"centered"`` (at a minimizer the rows of W sum to zero), ``"origin"`` (the origin is a minimizer or has
-            negative curvature) or ``"chord"`` (focal loss's phi + c|t| has one minimizer for every c).
-        logits: for ``"centered"``, logits (K, K) of the best such point, from which the dual matrix is made.
-        ends: for ``"chord"``, two t <= 0, with phi above its chord in their middle.
-    """
-
-    theorem: str
-    words: str
-    claim: str
-    logits: Any = None
-    ends: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
