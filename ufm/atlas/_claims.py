@@ -72,7 +72,9 @@ def symmetric_logits(problem: Problem, evidence: Evidence, predicted: Logits) ->
 def centered(theorem: str, problem: Problem, best: Logits | Cosines) -> Refutation:
     """The claim that a minimizer has ``1'W = 0``, ``best`` being the logits of the best simplex ETF."""
     logits = np.where(np.eye(problem.classes, dtype=bool), best.p, best.q)
-    return Refutation(theorem, "at a global minimizer the rows of W sum to zero: it is a simplex ETF", "centered", logits)
+    return Refutation(
+        theorem, "at a global minimizer the rows of W sum to zero: it is a simplex ETF", "centered", logits
+    )
 
 
 def etf_geometry(problem: Problem, evidence: Evidence, *, centered: bool = True) -> list[Quantity]:

@@ -15,8 +15,8 @@ from ufm._base import float64_scope, require, widened
 from ufm.atlas._near import distance_to_threshold
 from ufm.atlas.hypotheses import Hypothesis
 from ufm.metrics import Collapse, collapse, scores
-from ufm.proof.claims import Refutation
 from ufm.problem import Params, Problem, require_single
+from ufm.proof.claims import Refutation
 from ufm.solvers import Newton, Solution, Status, solve
 from ufm.theory import Certificate, certify
 

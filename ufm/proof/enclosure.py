@@ -41,7 +41,7 @@ WIDTH = 1e-10
 """How wide an enclosure may be without a reason said."""
 SPARE = 2
 """Digits printed beyond the width of the enclosure."""
-LEAST_DIGITS, MOST_DIGITS, DIGITS = 6, 20, 10
+LEAST_DIGITS, MOST_DIGITS, DIGITS = 12, 20, 10
 """Decimal places of an enclosure, and of what is claimed. Two decimals of 20 places are subtracted exactly."""
 SHARP = 1e-6
 """Radius of a ball in units of the last digit printed."""
