@@ -74,7 +74,7 @@ class OfSoftmax(Form):
     zero_sum = True
 
     def __init__(self, alpha: fmpq) -> None:
-        self.alpha = alpha
+        self.alpha, self.steepest = alpha, 1.0 - int(alpha.p) / int(alpha.q)
 
     def target(self, j: int, k: int, classes: int) -> fmpq:
         return self.alpha / classes + (1 - self.alpha if j == k else 0)
@@ -171,6 +171,8 @@ class OfFocal(Form):
 
 class OfBinary(Form):
     """BCE: one sigmoid per class."""
+
+    steepest = 1.0
 
     def value(self, z: Sequence[arb], k: int) -> arb:
         return sum((softplus(-x if j == k else x) for j, x in enumerate(z)), arb(0))

@@ -116,7 +116,7 @@ class Statement:
         self, logits: list[list[arb]], scores: np.ndarray | None, margin: float, keep: np.ndarray | None = None
     ) -> tuple[list[list[fmpq]], dict[str, np.ndarray]]:
         """An exact V near the gradient at ``logits`` and its witness; ``margin`` is what V keeps from the edge."""
-        V = self.slopes(logits)
+        V = floats(self.balanced(self.slopes(logits)))  # first, for far from a minimum it moves V
         steepest = float(np.max(-np.diag(V) / np.maximum([float_of(w) for w in self.shares], 1e-300)))
         V = V * min(1.0, self.loss.steepest / max(steepest, 1e-300))
         kept = V if keep is None else keep @ V
@@ -147,6 +147,11 @@ def hexadecimals(x: Any) -> Any:
     if np.ndim(x):
         return [hexadecimals(value) for value in np.asarray(x, float)]
     return hexadecimal(exact(x))
+
+
+def floats(A: list[list[fmpq]]) -> np.ndarray:
+    """Exact numbers, rounded."""
+    return np.array([[float_of(x) for x in row] for row in A])
 
 
 def float_of(x: fmpq) -> float:
