@@ -76,11 +76,10 @@ class Problem:
     """A problem as the file states it; every number exact."""
 
     def __init__(self, data: dict[str, Any]) -> None:
-        K, d, n, self.bias = (data[x] for x in ("classes", "dim", "counts", "bias"))
-        self.K, self.d, self.n = K, d, n
+        K, d, n = self.K, self.d, self.n = [data[x] for x in ("classes", "dim", "counts")]
         need(type(K) is int and type(d) is int and K >= 2 and d >= 1, "classes and dim must be whole numbers")
         need(len(n) == K and all(type(x) is int and x >= 1 for x in n), "counts must be K whole numbers")
-        self.loss, self.model = data["loss"]["name"], data["model"]["name"]
+        self.loss, self.model, self.bias = data["loss"]["name"], data["model"]["name"], data["bias"]
         need(self.loss in ("ce", "ls", "focal", "bce", "mse") or (self.loss, K) == ("logistic", 2), "unknown loss")
         need(self.model in ("linear", "fixed", "spheres", "nonnegative"), "unknown model")
         self.h = h = {key: number(x) for key, x in data["loss"].items() if key != "name"}
@@ -181,12 +180,9 @@ class Problem:
             pulled = sum(row[k] ** 2 / c[k] for row in (self.C.transpose() * V).tolist() for k in range(K))
             return pulled / (2 * self.H) - self.W / 2 * sum(x * x for x in self.C.entries())
         if self.model == "spheres":
-            (r, c), norm = (
-                ([arb(x) for x in numbers(dual[key], K)] for key in ("rows", "columns")),
-                number(dual["norm"]),
-            )
+            (r, c), norm = [numbers(dual[key], K) for key in ("rows", "columns")], number(dual["norm"])
             need(norm >= 0 and all(x > 0 for x in r + c), "the norm and its weights must be positive")
-            r, c = [x / sum(r) for x in r], [x / sum(c) for x in c]  # positive, of sum one
+            r, c = [arb(x / sum(r)) for x in r], [arb(x / sum(c)) for x in c]  # of sum one
             squared, bound = arb(norm**2), arb(self.gamma * norm)
         A = arb_mat([[V[j, k] / c[k].sqrt() for k in range(K)] for j in range(K)])
         S = (A.transpose() * A if self.model == "nonnegative" else A * A.transpose()).tolist()
