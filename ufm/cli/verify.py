@@ -149,7 +149,9 @@ def proofs_of(report: Any, folder: str | None) -> dict[int, dict[str, Any]]:
             entry: dict[str, Any] = {"theorem": f.theorem.id, "proved": None, "reason": "", "file": None}
             try:
                 proof = refute(f.theorem, f.problem)
-                entry["proved"] = f"false, by {(proof.document or {})['refutes']['by']}; {proof.lower} < f* < {proof.upper}"
+                entry["proved"] = (
+                    f"false, by {(proof.document or {})['refutes']['by']}; {proof.lower} < f* < {proof.upper}"
+                )
                 if folder is not None:
                     place = Path(folder) / "proofs"
                     place.mkdir(parents=True, exist_ok=True)

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from ufm.proof.critical import CriticalBall, critical_point
     from ufm.proof.enclosure import Proof, check, prove
     from ufm.proof.losses import Form
+    from ufm.proof.thresholds import Bracket, rank_of_minimizer, threshold
 
 _HOMES = {
+    "Bracket": "thresholds",
     "CriticalBall": "critical",
     "Form": "losses",
     "Proof": "enclosure",
@@ -28,8 +30,21 @@ _HOMES = {
     "check": "enclosure",
     "critical_point": "critical",
     "prove": "enclosure",
+    "rank_of_minimizer": "thresholds",
+    "threshold": "thresholds",
 }
-__all__ = ["CriticalBall", "Form", "Proof", "Refutation", "check", "critical_point", "prove"]
+__all__ = [
+    "Bracket",
+    "CriticalBall",
+    "Form",
+    "Proof",
+    "Refutation",
+    "check",
+    "critical_point",
+    "prove",
+    "rank_of_minimizer",
+    "threshold",
+]
 
 
 def __getattr__(name: str) -> Any:
