@@ -57,8 +57,8 @@ def exact_matrix(x: Any) -> list[list[fmpq]]:
 def hexadecimal(x: fmpq) -> str:
     """A dyadic rational as a hexadecimal float with as many digits as it takes; `float.fromhex` reads it.
 
-    >>> hexadecimal(exact(0.1) + exact(1e-20)), float.fromhex(hexadecimal(exact(0.1))) == 0.1
-    ('0x333333333333373c9cd6295f9de13p-117', True)
+    >>> hexadecimal(exact(0.75) + exact(2.0**-60)), float.fromhex(hexadecimal(exact(0.1))) == 0.1
+    ('0xc00000000000001p-60', True)
     """
     numerator, power = int(x.p), int(x.q).bit_length() - 1
     assert int(x.q) == 1 << power, "a dyadic number"

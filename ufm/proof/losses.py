@@ -19,12 +19,12 @@ class Form:
 
     >>> from flint import arb
     >>> class Square(Form):
-    ...     def value(self, z, k): return sum((x - (j == k)) ** 2 for j, x in enumerate(z))
-    ...     def slopes(self, z, k): return [2 * (x - (j == k)) for j, x in enumerate(z)]
-    ...     def conjugate(self, u, k): return arb(sum(x * x for x in u) / 4 + u[k])
+    ...     def value(self, z, k): return sum(x * x for x in z) - z[k]
+    ...     def slopes(self, z, k): return [2 * x - (j == k) for j, x in enumerate(z)]
+    ...     def conjugate(self, u, k): return arb(sum((x + (j == k)) ** 2 for j, x in enumerate(u)) / 4)
     >>> import jax, ufm
     >>> jax.config.update("jax_enable_x64", True)
-    >>> own = ufm.losses.custom(lambda z, k: jax.numpy.sum((z - (jax.numpy.arange(z.size) == k)) ** 2))
+    >>> own = ufm.losses.custom(lambda z, k: jax.numpy.sum(z**2) - z[k], name="square")
     >>> problem = ufm.Problem(3, 4, 2, own, ufm.Decay(0.1, 0.1, 0.1))
     >>> ufm.proof.prove(problem, ufm.solve(problem).params, loss=Square()).width < 1e-10
     True

@@ -89,7 +89,7 @@ def threshold(
     >>> def at(decay_b):
     ...     return ufm.Problem(4, 5, 2, ufm.losses.BCE(), ufm.Decay(5e-3, 1e-3, decay_b))
     >>> found = threshold(at, lambda p: ufm.theory.minimizer(p).params, 1e-4, 0.5, width=0.1)
-    >>> found.low_rank, found.high_rank, found.high < 1.1 * found.low
+    >>> found.low_rank, found.high_rank, found.high < 1.2 * found.low
     (3, 4, True)
     """
 
