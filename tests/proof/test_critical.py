@@ -14,6 +14,7 @@ from ufm.proof import critical, critical_point, gauge
 from ufm.proof.balls import Unproved
 from ufm.proof.gauge import Reduced, in_gauge
 from ufm.proof.statement import Statement
+from ufm.proof.thresholds import exceeds
 
 DECAY = ufm.Decay(0.01, 0.02, 0.03)
 
@@ -240,3 +241,38 @@ def test_thresholds_refuse_what_they_cannot_know():
     saddle = ufm.Problem(3, 4, 1, CE(), DECAY)
     with pytest.raises(Unproved, match="saddle of index 8"):
         ufm.proof.rank_of_minimizer(saddle, jax.tree.map(np.zeros_like, saddle.init(0)))
+
+
+def codes(decay):
+    """Falling and rising parts of two codes of deep linear CE, K = 4 and two matrices above H, n = 1, equal decays.
+
+    ``2/M = 2/3`` and ``kappa = 3/2 decay``. Collapse: one simplex. Pairs: two antipodal pairs, each in one dimension.
+    """
+    kappa, power = 3 * decay / 2, arb(2) / 3
+
+    def price(a):
+        return kappa * a**power if a > 0 else arb(0)
+
+    return {
+        "collapse": (lambda a: (3 * (-a).exp()).log1p(), lambda a: 3 * price(a)),
+        "pairs": (lambda a: 2 * (-a / 2).exp().log1p(), lambda a: 2 * price(a)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("decay", "lower", "higher", "at"), [(11760, "collapse", "pairs", 4.9556), (11761, "pairs", "collapse", 8.937)]
+)
+def test_depth_lets_pairs_overtake_collapse(decay, lower, higher, at):
+    """At decay 0.011760 the best collapse is below every pair of pairs, at 0.011761 it is the other way round."""
+    families = codes(arb(decay) / 10**6)
+    falling, rising = families[lower]
+    value = falling(arb(at)) + rising(arb(at))
+    assert exceeds(*families[higher], value, 400.0)
+    assert not exceeds(*families[lower], value, 400.0)
+
+
+def test_a_half_line_is_looked_at_to_its_end():
+    """A dip far out, a floor that is reached, and a rising part that never gets there."""
+    assert not exceeds(lambda a: (-a).exp(), lambda a: a / 10, arb("0.34"), 4.0)
+    assert not exceeds(lambda a: (-a).exp(), lambda a: a / 10, arb("0.33"), 3.0)
+    assert exceeds(lambda a: (-a).exp(), lambda a: a / 10, arb("0.3302"), 4.0)

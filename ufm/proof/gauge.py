@@ -41,7 +41,7 @@ class Reduced:
         size = {"per_class": self.K, "unified": 1, "none": 0}[str(problem.bias)]
         self.shift = bool(size and statement.loss.zero_sum and not statement.decay_b)
         self.size, self.of_b = size, list(range(size - self.shift))
-        b = [] if x.b is None else np.ravel(x.b)
+        b: Any = [] if x.b is None else np.ravel(x.b)
         self.dropped = exact(b[-1]) if self.shift else fmpq(0)
         entries = [x.W[i] for i in self.of_W] + [x.H[i] for i in self.of_H] + [b[i] for i in self.of_b]
         self.start = np.array(entries, float)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ufm._base import require
 from ufm.problem import Params, Problem
-from ufm.proof.balls import Unproved
+from ufm.proof.balls import Unproved, arb
 from ufm.proof.critical import critical_point
 
 STEPS = 40
@@ -114,3 +114,31 @@ def threshold(
         else:
             break
     return Bracket(low, high, below, above)
+
+
+PIECES = 200_000
+"""Pieces into which a half-line may be cut: a curve a millionth of its height above the floor takes some thousands."""
+
+
+def exceeds(falling: Callable[[arb], arb], rising: Callable[[arb], arb], floor: arb, end: float) -> bool:
+    """Whether ``falling(a) + rising(a) > floor`` for every a >= 0, proved piece by piece.
+
+    On a piece the sum is at least ``falling`` at its right end plus ``rising`` at its left end; beyond ``end`` rising
+    alone must suffice, falling being positive. For two families of closed-form points, each with one number to minimize
+    over, this decides which is lower. False says nothing.
+
+    >>> exceeds(lambda a: (-a).exp(), lambda a: a / 10, arb("0.33"), 4.0)
+    True
+    """
+    if not rising(arb(end)) > floor:
+        return False
+    pieces, done = [(0.0, end)], 0
+    while pieces:
+        left, right = pieces.pop()
+        if falling(arb(right)) + rising(arb(left)) > floor:
+            continue
+        done, middle = done + 1, 0.5 * (left + right)
+        if done > PIECES or not left < middle < right:
+            return False
+        pieces += [(left, middle), (middle, right)]
+    return True
