@@ -2,7 +2,9 @@
 
 import builtins
 import dataclasses
+import hashlib
 import importlib
+import json
 import sys
 from decimal import Decimal
 
@@ -14,6 +16,8 @@ from mpmath import mp
 
 import ufm
 from ufm.losses import BCE, CE, MSE, Focal, LabelSmoothing, Logistic
+from ufm.problem import Params
+from ufm.proof import checker, models
 from ufm.proof import losses as forms
 from ufm.proof.balls import Unproved, exact, hexadecimal, inertia, outward
 from ufm.proof.statement import Statement
@@ -101,6 +105,43 @@ def test_other_models(model, loss, tmp_path):
     proof = ufm.proof.prove(problem, ufm.solve(problem).params)
     assert proof.width < (1e-13 if model == "fixed" else 1e-10)
     ufm.proof.check(proof.save(tmp_path / "proof.json"))
+
+
+@pytest.mark.parametrize("counts", [(3, 3, 3, 3), (6, 3, 2, 1)])
+def test_nonnegative_features(counts, monkeypatch, tmp_path):
+    """An orthogonal frame is optimal for CE without bias (Dang et al. 2024): the bound with P >= 0 is tight there."""
+
+    class Nonnegative(ufm.models.Linear):
+        name = "nonnegative"
+
+    monkeypatch.setitem(models.FORMS, Nonnegative, models.OfNonnegative)
+    monkeypatch.setitem(ufm.models.NAMED, "nonnegative", Nonnegative)
+    decay = ufm.Decay(0.01, 0.02, 0.0)
+    problem = ufm.Problem(4, 5, counts, CE(), decay, "none", features="per_class", model=Nonnegative())
+    K, n, N = 4, np.array(counts), sum(counts)
+    wrong = N * decay.price * np.sqrt((K - 1) / (K * n))  # 1 - p_k; p_k = 1/K where a class is dead
+    a = np.maximum(np.log((K - 1) * (1 - wrong) / wrong), 0.0)
+    size = np.sqrt(a * np.sqrt((K - 1) / K) * np.sqrt(decay.W / (n * decay.H)))
+    W, H = np.zeros((K, 5)), np.zeros((5, K))
+    W[:, :K] = (np.eye(K) - 1 / K) * np.divide(a, size, out=np.zeros(K), where=size > 0)
+    H[:K] = np.diag(size)
+    least = np.sum(n / N * np.log1p((K - 1) * np.exp(-a)) + decay.price * np.sqrt(n * (K - 1) / K) * a)
+    proof = ufm.proof.prove(problem, Params(W, H, None))
+    assert proof.width < 1e-12
+    assert float(proof.lower) - 1e-15 <= least <= float(proof.upper) + 1e-15
+    document = proof.document
+    assert ufm.proof.check(proof.save(tmp_path / "proof.json"))
+    assert float(proof.lower) > float(
+        ufm.proof.prove(dataclasses.replace(problem, model=ufm.models.Linear()), Params(W, H, None)).lower
+    )
+    document["point"]["H"][0][1] = "-0x1p-90"  # no feature may be negative, by however little
+    with pytest.raises(checker.Refused):
+        checker.check({**document, "digest": digest_of(document)})
+
+
+def digest_of(document):
+    rest = {key: x for key, x in document.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def test_value_against_fifty_digits():

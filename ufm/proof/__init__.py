@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ufm.proof.critical import CriticalBall, critical_point
     from ufm.proof.enclosure import Proof, check, prove
     from ufm.proof.losses import Form
-    from ufm.proof.thresholds import Bracket, rank_of_minimizer, threshold
+    from ufm.proof.thresholds import Bracket, exceeds, rank_of_minimizer, threshold
 
 _HOMES = {
     "Bracket": "thresholds",
@@ -29,6 +29,7 @@ _HOMES = {
     "Refutation": "claims",
     "check": "enclosure",
     "critical_point": "critical",
+    "exceeds": "thresholds",
     "prove": "enclosure",
     "rank_of_minimizer": "thresholds",
     "threshold": "thresholds",
@@ -41,6 +42,7 @@ __all__ = [
     "Refutation",
     "check",
     "critical_point",
+    "exceeds",
     "prove",
     "rank_of_minimizer",
     "threshold",
