@@ -131,13 +131,11 @@ def test_every_change_of_a_field_is_refused(proofs, name):
     assert [p for p in missed if p not in allowed and p[:2] not in allowed] == []
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("zhou")])  # slow: 24 classes
 @pytest.mark.parametrize("bound", ["lower", "upper"])
 @pytest.mark.parametrize("step", [1, -1])
 def test_one_unit_in_the_last_digit_is_refused(proofs, name, bound, step):
     """In both directions: a bound must be the one that follows."""
-    if len(proofs[name]["dual"]["V"]) > 10:
-        pytest.skip("focal loss of 24 classes is slow; smaller proofs show it")
 
     def moved(text):
         return str(Decimal(text) + Decimal(step).scaleb(Decimal(text).as_tuple().exponent))
@@ -278,6 +276,8 @@ def test_as_a_program(command, tmp_path):
         assert run(*wrong).stderr.startswith("refused: ")
 
 
-def test_the_checker_loads_neither_jax_nor_numpy():
-    code = "import sys, ufm.proof.checker; sys.exit('jax' in sys.modules or 'numpy' in sys.modules)"
+@pytest.mark.parametrize(("module", "others"), [("ufm.proof.checker", "jax numpy"), ("ufm.atlas", "flint")])
+def test_neither_loads_what_it_does_not_need(module, others):
+    """The checker without JAX, the atlas without python-flint."""
+    code = f"import sys, {module}; sys.exit(any(name in sys.modules for name in {others.split()}))"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=SOURCE.parents[2]).returncode == 0

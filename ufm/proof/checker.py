@@ -233,11 +233,12 @@ def check(document: dict[str, Any]) -> str:
         text = json.dumps({key: x for key, x in document.items() if key != "digest"}, sort_keys=True, allow_nan=False)
         need(hashlib.sha256(text.encode()).hexdigest() == document["digest"], "the digest is that of another document")
         problem, claim = Problem(document["problem"]), document["refutes"]
-        lower = agree(document["lower"], lambda: problem.bound(document["dual"]), up=False)
+        agree(document["lower"], lambda: problem.bound(document["dual"]), up=False)
         upper = agree(document["upper"], lambda: problem.objective(document["point"]), up=True)
         if claim is not None:
             refutation(problem, claim, upper)
-        return f"{lower} < f* < {upper}" + (f"; refutes {claim['theorem']} by {claim['by']}" if claim else "")
+        refuted = f"; refutes {claim['theorem']} by {claim['by']}" if claim else ""
+        return f"{document['lower']} < f* < {document['upper']}{refuted}"
     except Exception as error:  # whatever a malformed field leads to
         raise error if isinstance(error, Refused) else Refused(f"a field is missing or malformed: {error!r}") from error
 

@@ -89,19 +89,20 @@ class Statement:
     def balanced(self, V: np.ndarray) -> list[list[fmpq]]:
         """V in exact numbers, moved by rounding to where the sums that must be zero are zero.
 
-        Entries off the diagonal are kept, up to a few of class 0: where columns and rows must both balance, what is
+        Entries off the diagonal are kept, up to those of one class: where columns and rows must both balance, what is
         missing flows through that class, which adds to entries and makes none negative.
         """
         A, K = exact_matrix(V), self.K
         undecayed = not self.decay_b
         each = undecayed and self.problem.bias == "per_class"
         if self.loss.zero_sum and each:
-            for j in range(1, K):
+            hub = int(np.argmax([float_of(w) for w in self.shares]))
+            for j in range(K):
                 lack = sum(A[j][k] for k in range(K) if k != j) - sum(A[k][j] for k in range(K) if k != j)
-                if lack > 0:
-                    A[0][j] += lack
-                else:
-                    A[j][0] -= lack
+                if j != hub and lack > 0:
+                    A[hub][j] += lack
+                elif j != hub:
+                    A[j][hub] -= lack
         if self.loss.zero_sum:
             for k in range(K):
                 A[k][k] = -sum((A[j][k] for j in range(K) if j != k), fmpq(0))
