@@ -37,7 +37,8 @@ class CriticalBall:
     Attributes:
         params: the center, in the shapes of the problem: the given point up to a rotation of its features.
         radius: the critical point is within this of the center, in every entry.
-        unique: within this of the center, in every entry, there is no other, up to rotations.
+        unique: within this of the center, in every entry, there is no other of this rank in the same gauge (r rows of W
+            lower triangular). One of another rank is none of its neighbors, because nothing else lies in the kernel.
         rank: of W and H there.
         index: how many eigenvalues of the Hessian are negative.
         kernel: how many are zero: the dimensions of the orbit under rotations of the features, and one for the shift of
