@@ -12,8 +12,9 @@ import ufm
 
 def build(folder: Path) -> None:
     """Write the pages of every room of the installed package to ``folder``; any warning is an error."""
-    for name in ufm.__all__:
-        setattr(ufm, name, getattr(ufm, name))  # pdoc reads the module's dictionary, which these lazy names miss
+    for room in (ufm, ufm.proof):
+        for name in room.__all__:
+            setattr(room, name, getattr(room, name))  # pdoc reads the module's dictionary, which these lazy names miss
     pdoc.render.configure(docformat="google", search=True, footer_text=f"ufm {ufm.__version__}")
     folder.mkdir(parents=True, exist_ok=True)
     # In a clone pdoc would ask whether "ufm" is the installed package or the folder beside it: work where none is.

@@ -1,4 +1,4 @@
-"""The pages on extending the package and on clusters: what they show runs, and prints what they say."""
+"""Pages of documentation: what they show as a user writes it runs, and prints what they say."""
 
 import jax
 import pytest
@@ -6,8 +6,8 @@ from examples import ROOT, all_are_examples, examples_of, missing, run
 
 import ufm
 
-PAGES = [(ROOT / "docs" / name).read_text() for name in ("extending.md", "cluster.md")]
-EXAMPLES = {name: example for page in PAGES for name, example in examples_of(page).items()}
+PAGES = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("extending", "proofs", "cluster")}
+EXAMPLES = {(page, name): example for page, text in PAGES.items() for name, example in examples_of(text).items()}
 
 
 @pytest.fixture
@@ -20,14 +20,16 @@ def as_a_user():
     ufm.models.NAMED.update(kept)
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize(("page", "name"), EXAMPLES)
 @pytest.mark.usefixtures("as_a_user")
-def test_example_prints_what_is_shown(name, tmp_path):
-    language, code, shown = EXAMPLES[name]
+def test_example_prints_what_is_shown(page, name, tmp_path):
+    language, code, shown = EXAMPLES[page, name]
     assert shown, "an example without its output"
     assert missing(shown, run(language, code, tmp_path, str(tmp_path / "cache"))) is None
 
 
 def test_the_examples_are_these():
-    assert {"loss", "model", "theorem", "loop"} <= set(EXAMPLES)
-    assert all(map(all_are_examples, PAGES))
+    assert {name for page, name in EXAMPLES if page == "extending"} >= {"loss", "model", "theorem"}
+    assert {name for page, name in EXAMPLES if page == "proofs"} >= {"prove", "shell", "critical", "threshold"}
+    assert "loop" in {name for page, name in EXAMPLES if page == "cluster"}
+    assert all(map(all_are_examples, PAGES.values()))

@@ -10,15 +10,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ["ufm", *(f"ufm.{room}" for room in (
-    "atlas", "geometry", "landscape", "losses", "metrics", "networks", "plotting", "report", "solvers", "sweeps",
-    "theory",
+    "atlas", "geometry", "landscape", "losses", "metrics", "networks", "plotting", "proof", "report", "solvers",
+    "sweeps", "theory",
 ))]  # fmt: skip
 RESULTS = {
-    "Case": "standard_suite", "Certificate": "certify", "Collapse": "collapse", "CriticalPoint": "examine",
+    "Bracket": "threshold", "Case": "standard_suite", "Certificate": "certify", "Collapse": "collapse",
+    "CriticalBall": "critical_point", "CriticalPoint": "examine",
     "Custom": "custom", "Decay": "minimizer", "Density": "spectral_density", "DerivativeCheck": "check_derivatives",
     "Descent": "saddle_to_saddle", "Diagram": "diagram", "Eigenpairs": "extreme_eigenpairs", "Evidence": "check",
     "Finding": "check", "Measurement": "measure", "Minimizer": "minimizer", "Nearest": "nearest",
-    "Observed": "nearest", "Params": "plane", "Point": "diagram", "Quantity": "quantity",
+    "Observed": "nearest", "Params": "plane", "Point": "diagram", "Proof": "prove", "Quantity": "quantity",
     "Reduction": "reduce", "Regime": "reduce",
     "Report": "verify", "Rung": "ladder", "Solution": "solve", "Spectrum": "hessian_spectrum",
     "Theorem": "check", "Trial": "verify_random", "Trials": "verify_random", "Verdict": "check",

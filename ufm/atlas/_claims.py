@@ -10,6 +10,7 @@ from jax import Array
 from ufm.atlas._core import Evidence, Quantity, quantity
 from ufm.atlas.hypotheses import strength
 from ufm.problem import Params, Problem
+from ufm.proof.claims import Refutation
 from ufm.theory.closed_forms import Logits
 from ufm.theory.spheres import Cosines
 
@@ -66,6 +67,14 @@ def symmetric_logits(problem: Problem, evidence: Evidence, predicted: Logits) ->
         quantities.append(quantity("bias", predicted.bias, float(bias.mean())))
         quantities.append(quantity("spread of biases", 0.0, float(np.ptp(bias)), size=max(1.0, abs(predicted.bias))))
     return quantities
+
+
+def centered(theorem: str, problem: Problem, best: Logits | Cosines) -> Refutation:
+    """The claim that a minimizer has ``1'W = 0``, ``best`` being the logits of the best simplex ETF."""
+    logits = np.where(np.eye(problem.classes, dtype=bool), best.p, best.q)
+    return Refutation(
+        theorem, "at a global minimizer the rows of W sum to zero: it is a simplex ETF", "centered", logits
+    )
 
 
 def etf_geometry(problem: Problem, evidence: Evidence, *, centered: bool = True) -> list[Quantity]:

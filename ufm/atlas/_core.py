@@ -16,6 +16,7 @@ from ufm.atlas._near import distance_to_threshold
 from ufm.atlas.hypotheses import Hypothesis
 from ufm.metrics import Collapse, collapse, scores
 from ufm.problem import Params, Problem, require_single
+from ufm.proof.claims import Refutation
 from ufm.solvers import Newton, Solution, Status, solve
 from ufm.theory import Certificate, certify
 
@@ -210,6 +211,7 @@ class Theorem:
         draw: a random problem, inside the hypotheses or not (see `_draw.Family`).
         most: bound on the instances of a run, where one of them takes long.
         covers: what it speaks of beyond class labels: ``("targets",)`` for targets that are columns.
+        refutation: what it claims of a problem, in a form that `ufm.proof` can refute.
 
     Raises:
         InputError: for hypotheses that are words or a bare function.
@@ -227,6 +229,7 @@ class Theorem:
     most: int | None = None
     case: Callable[[Any], Any] = lambda problem: None
     covers: tuple[str, ...] = ()
+    refutation: Callable[[Any], Refutation] | None = None
 
     def __post_init__(self) -> None:
         given = type(self.hypotheses).__name__

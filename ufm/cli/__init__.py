@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ufm._version import __version__
-from ufm.cli import atlas, landscape, measure, phase, solve, sweep, verify
+from ufm.cli import atlas, landscape, measure, phase, prove, solve, sweep, verify
 
 
 def _version(context: click.Context, parameter: click.Parameter, asked: Any) -> None:
@@ -39,6 +39,7 @@ def commands() -> None:
 for command in (
     verify.command,
     solve.command,
+    prove.command,
     measure.command,
     landscape.command,
     atlas.command,

@@ -8,12 +8,13 @@ import math
 import os
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import click
+from click.core import ParameterSource
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -104,6 +105,11 @@ def options(*groups: list[Any]) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+def stated_options(context: click.Context, names: Iterable[str]) -> bool:
+    """Whether any of these options was typed."""
+    return any(context.get_parameter_source(name) == ParameterSource.COMMANDLINE for name in names)
 
 
 def use_older_emitters(*flags: str) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from ufm.cli._common import (
     JSON_OPTION,
@@ -20,6 +19,7 @@ from ufm.cli._common import (
     problem_from,
     problem_json,
     progress_bar,
+    stated_options,
     table,
     use_jax,
 )
@@ -61,6 +61,12 @@ VERIFY_OPTIONS = [
         metavar="DIR",
         help="write report.html, report.md and report.json there, and what --rerun reads",
     ),
+    click.option(
+        "--prove",
+        "to_prove",
+        is_flag=True,
+        help="prove in ball arithmetic what is refuted, without rounding; with --report DIR into DIR/proofs",
+    ),
 ]
 
 
@@ -78,6 +84,7 @@ def command(
     quick: bool,
     rerun: str | None,
     report: str | None,
+    to_prove: bool,
     as_json: bool,
     **given: Any,
 ) -> int:
@@ -85,11 +92,15 @@ def command(
 
     Exit status 1 if a verdict differs from the one on record.
     """
-    stated = any(context.get_parameter_source(name) == ParameterSource.COMMANDLINE for name in given)
+    stated = stated_options(context, given)
     use_jax(many_programs=not stated)
     from ufm.atlas import THEOREMS, Report, standard_suite, verify
     from ufm.atlas import rerun as check_again
 
+    if to_prove:
+        if instances is not None or quick or rerun:
+            raise click.UsageError("--prove takes the standard suite or a problem, not random ones")
+        import ufm.proof.balls  # noqa: F401 - before any work: it says so where python-flint is not installed
     if instances is not None or quick:
         if stated or starts != 1 or rerun:
             raise click.UsageError("--instances and --quick draw their own problems: no problem, --starts or --rerun")
@@ -117,7 +128,38 @@ def command(
 
         save_json(report_json(found), report)
         click.echo(f"report: {write(found, report)}", err=True)
-    return answer(found, as_json)
+    proofs = proofs_of(found, report) if to_prove else {}
+    if as_json and to_prove:
+        print_json({**report_json(found), "proofs": list(proofs.values())})
+        return 0 if found.ok else 1
+    status = answer(found, as_json)
+    for proof in proofs.values():
+        click.echo(f"{proof['theorem']}: " + (f"proved: {proof['proved']}" if proof["proved"] else proof["reason"]))
+    return status
+
+
+def proofs_of(report: Any, folder: str | None) -> dict[int, dict[str, Any]]:
+    """For each refuted finding that `ufm.proof` can refute: what is proved, or why it is not."""
+    from ufm.atlas import refute
+    from ufm.proof.balls import Unproved
+
+    found: dict[int, dict[str, Any]] = {}
+    for i, f in enumerate(report.findings):
+        if f.verdict == "refuted" and f.theorem.refutation is not None:
+            entry: dict[str, Any] = {"theorem": f.theorem.id, "proved": None, "reason": "", "file": None}
+            try:
+                proof = refute(f.theorem, f.problem)
+                entry["proved"] = (
+                    f"false, by {(proof.document or {})['refutes']['by']}; {proof.lower} < f* < {proof.upper}"
+                )
+                if folder is not None:
+                    place = Path(folder) / "proofs"
+                    place.mkdir(parents=True, exist_ok=True)
+                    entry["file"] = str(proof.save(place / f"{f.theorem.id.replace('/', '-')}-{i}.json"))
+            except Unproved as unproved:
+                entry["reason"] = f"not proved: {unproved}"
+            found[i] = entry
+    return found
 
 
 def answer(found: Any, as_json: bool) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from ufm.atlas._claims import (
     all_zero,
     balanced_factors,
+    centered,
     equivalent_decay_b,
     etf_geometry,
     full_norm,
@@ -88,6 +89,9 @@ THEOREM_2 = Theorem(
     claim=_as_published,
     recorded=Verdict.REFUTED,
     draw=PUBLISHED,
+    refutation=lambda p: centered(
+        "li2025/2", p, closed_forms.bce_centered(strength(p), p.classes, equivalent_decay_b(p))
+    ),
 )
 
 

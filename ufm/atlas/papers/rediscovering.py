@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import minimize
 
-from ufm.atlas._claims import collapsed_cosines, random_for, yes
+from ufm.atlas._claims import centered, collapsed_cosines, random_for, yes
 from ufm.atlas._core import Evidence, Quantity, Theorem, Verdict, quantity
 from ufm.atlas._draw import SHAPES, WIDE, Family, SphereFamily
 from ufm.atlas.hypotheses import (
@@ -154,6 +154,7 @@ NORMALIZED_BCE = Theorem(
     hypotheses=NORMALIZED_LOSS & with_bias,
     claim=lambda p, e: collapsed_cosines(p, e, etf(p)),
     recorded=Verdict.REFUTED,
+    refutation=lambda p: centered("rediscovering/normalised", p, etf(p)),
     draw=SphereFamily(lambda rng: BCE(), WIDE, ("per_class", "unified")),
 )
 NORMALIZED_BCE_CORRECTED = Theorem(

@@ -25,6 +25,7 @@ from ufm.atlas.hypotheses import (
 )
 from ufm.losses import BCE, CE, MSE, Focal, LabelSmoothing, Loss
 from ufm.problem import Problem
+from ufm.proof.claims import Refutation
 from ufm.theory import closed_forms
 from ufm.theory.closed_forms import Logits
 from ufm.theory.contrastive import contrastive
@@ -162,6 +163,13 @@ CONTRASTIVE_FOCAL = Theorem(
     claim=_contrastive,
     minimum=False,
     recorded=Verdict.REFUTED,
+    # Where F turns concave just below log(K-1), its middle lies above a chord; half a unit of y each way shows it.
+    refutation=lambda p: Refutation(
+        "zhou2022/contrastive-focal",
+        "phi(t) + c|t| has one minimizer for every c > 0, phi(t) = F(log(K-1) + t/(K-1))",
+        "chord",
+        ends=(0.5 - 0.5 * p.classes, 0.0),
+    ),
     draw=Family(random_focal, MANY_CLASSES[::-1]),
 )
 

@@ -28,6 +28,7 @@ from ufm.landscape.finder import LIMIT, find_critical_points, structured_starts
 from ufm.landscape.hvp import Hessian
 from ufm.losses import Focal
 from ufm.problem import Params, Problem
+from ufm.proof.claims import Refutation
 from ufm.theory import closed_forms, minimizer
 
 STARTS = 12
@@ -156,6 +157,11 @@ FOCAL_GLOBAL = Theorem(
     claim=_origin,
     minimum=False,
     recorded=Verdict.REFUTED,
+    refutation=lambda p: Refutation(
+        "zhou2022/focal-landscape-global",
+        "the origin, a critical point, is a global minimizer or has negative curvature",
+        "origin",
+    ),
     draw=_just_flat_at_the_origin,
 )
 
