@@ -175,7 +175,7 @@ class Evidence:
     def collapse(self) -> Collapse:
         """Collapse metrics of the solution."""
         x = self.solution.params
-        return collapse(x.W, x.H, self.problem.labels, x.b)
+        return collapse(*self.problem.model.head(x), self.problem.labels, x.b)
 
     @functools.cached_property
     def bias(self) -> np.ndarray:

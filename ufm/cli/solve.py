@@ -79,7 +79,7 @@ def solve_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
     b = biases.per_class(params.b, problem.classes)
     certificate = theory.certify(problem, params)
     closed = theory.predict(problem)
-    collapse: Collapse = metrics.collapse(params.W, params.H, labels, params.b)
+    collapse: Collapse = metrics.collapse(*problem.model.head(params), labels, params.b)
     report = {
         "problem": problem_json(problem),
         "value": float(best.value),

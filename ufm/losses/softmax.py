@@ -55,6 +55,7 @@ class CE(Loss):
 
     name = "ce"
     convex = True
+    infimum = 0.0
     shift_invariant = True
     symmetric = True
 
@@ -84,6 +85,7 @@ class LabelSmoothing(Loss):
     alpha: Any = 0.1
     name = "ls"
     convex = True
+    infimum = 0.0
     shift_invariant = True
     symmetric = True
 
@@ -124,6 +126,7 @@ class Focal(Loss):
     gamma: Any = 2.0
     name = "focal"
     convex = False
+    infimum = 0.0
     shift_invariant = True
     symmetric = True
 

@@ -258,8 +258,16 @@ def float_dtype(dtype: Any) -> Any:
 
 def _checked(problem: Problem, init: Params, dtype: Any) -> Params:
     expected = jax.eval_shape(lambda: problem.init(jax.random.key(0)))
-    for field in ("W", "H", "b"):
-        given, wanted = getattr(init, field), getattr(expected, field)
+    if isinstance(expected.W, tuple):
+        fits = isinstance(init.W, (tuple, list)) and len(init.W) == len(expected.W)
+        require(fits, "init.W", type(init.W).__name__, f"a tuple of {len(expected.W)} matrices")
+        init = dataclasses.replace(init, W=tuple(init.W))
+    pairs = [("H", init.H, expected.H), ("b", init.b, expected.b)]
+    if isinstance(expected.W, tuple):
+        pairs += [(f"W[{i}]", *pair) for i, pair in enumerate(zip(init.W, expected.W, strict=True))]
+    else:
+        pairs += [("W", init.W, expected.W)]
+    for field, given, wanted in pairs:
         absent = wanted is None
         require((given is None) == absent, f"init.{field}", given, "None" if absent else f"an array {wanted.shape}")
         if not absent:

@@ -47,7 +47,7 @@ def measure(problem: Problem, solution: Solution, bias_start: Array) -> dict[str
         params_all = Params(params.W, jnp.take(params.H, labels, axis=1), params.b)
     else:
         params_all = params
-    collapse = metrics.collapse(params_all.W, params_all.H, labels, params.b)
+    collapse = metrics.collapse(*problem.model.head(params_all), labels, params.b)
     spread = metrics.scores(*problem.model.layers(params_all), labels)
     numbers = {
         "value": certificate.value,
@@ -93,7 +93,7 @@ def parts(problem: Problem, W: Array, value: Any, least: Any) -> tuple[Array, Ar
     """
     mean = jnp.mean(W, axis=0)
     # Where norms are fixed, the classifier is its own scale.
-    bound = jnp.sqrt(2.0 * jnp.abs(value) / problem.decay.W) if problem.model.multiplicative else jnp.linalg.norm(W)
+    bound = jnp.sqrt(2.0 * jnp.abs(value) / problem.decay.W) if problem.model.decayed else jnp.linalg.norm(W)
     size = least * bound
     return jnp.linalg.norm(mean) * problem.classes**0.5 > size, jnp.linalg.norm(W - mean[None, :]) > size
 
@@ -103,5 +103,5 @@ def regime(problem: Problem, params: Params, value: Array, least: Any) -> Array:
 
     In an imbalanced problem ``ETF`` means no more than a centered classifier that is not zero.
     """
-    shifted, split = parts(problem, params.W, value, least)
+    shifted, split = parts(problem, problem.model.head(params)[0], value, least)
     return jnp.where(shifted, Regime.MEAN_SHIFTED, jnp.where(split, Regime.ETF, Regime.ZERO))
