@@ -1,0 +1,119 @@
+"""Group codes: low-rank patterns of logits that beat collapse in deep models, by name.
+
+A code is a sum of parts, each a simplex, a pyramid or a polygon on its own classes, in directions orthogonal to those
+of the other parts. Logits of a part are a Gram matrix, with an amplitude of its own:
+
+    "4"          simplex on 4 classes: I - J/4, the collapse of these classes; "2" is an antipodal pair
+    "pyramid5"   an odd number of classes: two pairs and the top; "pyramid" alone takes all classes
+    "polygon5"   regular polygon in the plane: cos(2 pi (i - j)/5); "polygon" alone takes all classes
+
+so ``"code:2+2+2"`` is three antipodal pairs, ``"code:polygon5+2"`` a pentagon and a pair. The first are those that
+Garrod & Keating 2025 (as summarised) and Súkeník et al. 2024 name low-rank solutions; see `ufm.theory.depth`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from ufm._base import InputError, require
+
+PREFIX = "code:"
+KINDS = ("simplex", "pyramid", "polygon")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a code: its kind and on how many classes.
+
+    >>> Part("polygon", 4).gram().round(12).tolist()[0]
+    [1.0, 0.0, -1.0, 0.0]
+    """
+
+    kind: str
+    size: int
+
+    @property
+    def rank(self) -> int:
+        """Rank of the logits: size - 1, half of that and one, or 2."""
+        return {"simplex": self.size - 1, "pyramid": (self.size + 1) // 2, "polygon": 2}[self.kind]
+
+    def gram(self) -> np.ndarray:
+        """Logits of amplitude one (size, size): symmetric, positive semidefinite."""
+        r = self.size
+        if self.kind == "simplex":
+            return np.eye(r) - 1.0 / r
+        if self.kind == "polygon":
+            turn = 2.0 * np.pi * np.arange(r) / r
+            return np.cos(turn[:, None] - turn[None, :])
+        axis = np.append(np.full(r - 1, -1.0 / (r - 1)), 1.0)
+        found = np.outer(axis, axis)
+        for i in range(0, r - 1, 2):
+            found[i : i + 2, i : i + 2] += np.eye(2) - 0.5
+        return found
+
+    def __str__(self) -> str:
+        return str(self.size) if self.kind == "simplex" else f"{self.kind}{self.size}"
+
+
+Code = tuple[Part, ...]
+
+
+def parse(text: str, classes: int) -> Code:
+    """Read ``"2+2+2"``, ``"pyramid"``, ``"polygon5+2"``, with ``code:`` in front or not, for K = ``classes``.
+
+    Raises:
+        InputError: for what is no code, parts that do not add up to K, a pyramid of an even number of classes or a
+            polygon of fewer than 3.
+
+    >>> [str(part) for part in parse("code:polygon5+2", 7)]
+    ['polygon5', '2']
+    >>> parse("2+2", 5)
+    Traceback (most recent call last):
+        ...
+    ufm._base.InputError: code = '2+2': must be parts that add up to classes = 5, not 4
+    """
+    word = text.removeprefix(PREFIX)
+    parts = []
+    for item in word.split("+"):
+        match = re.fullmatch(r"(pyramid|polygon|simplex)?(\d*)", item.strip())
+        if match is None or not (match[1] or match[2]):
+            raise InputError(f"code = {word!r}: must be sizes, pyramidN or polygonN joined by +, as in 2+2+2, pyramid")
+        kind = match[1] or "simplex"
+        alone = not match[2]
+        require(not alone or "+" not in word, "code", word, f"one with a size for {kind}, as in {kind}5+2")
+        parts.append(Part(kind, classes if alone else int(match[2])))
+    total = sum(part.size for part in parts)
+    require(total == classes, "code", word, f"parts that add up to classes = {classes}, not {total}")
+    for part in parts:
+        least = {"simplex": 1, "pyramid": 3, "polygon": 3}[part.kind]
+        require(part.size >= least, "code", word, f"one whose {part.kind} has at least {least} classes")
+        odd = part.kind != "pyramid" or part.size % 2 == 1
+        require(odd, "code", word, "one whose pyramid has an odd number of classes")
+    return tuple(parts)
+
+
+def name(code: Code) -> str:
+    """The text that gives the code back.
+
+    >>> name(parse("code:pyramid", 7))
+    'pyramid7'
+    """
+    return "+".join(map(str, code))
+
+
+def pattern(code: Code, amplitudes: tuple[float, ...] | None = None) -> np.ndarray:
+    """Logits (K, K) of a sample of each class: the parts' Gram matrices on the diagonal, times their amplitudes.
+
+    >>> pattern(parse("2+1", 3), (2.0, 1.0)).tolist()
+    [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+    K = sum(part.size for part in code)
+    Z, at = np.zeros((K, K)), 0
+    for part, amplitude in zip(code, amplitudes or (1.0,) * len(code), strict=True):
+        block = slice(at, at + part.size)
+        Z[block, block] = amplitude * part.gram()
+        at += part.size
+    return Z
