@@ -34,7 +34,9 @@ def balanced_factors(
     roots = jnp.sqrt(jnp.broadcast_to(jnp.asarray(problem.multiplicity, X.dtype), (problem.columns,)))
     U, s, Vt = jnp.linalg.svd(X * roots[None, :], full_matrices=False)
     r, L = min(s.size, *widths), len(widths)
-    U, s, Vt = U[:, :r], s[:r], Vt[:r]
+    # The M-th root of a singular value that is zero to rounding is not: 1e-17 would become 2e-6 for M = 3.
+    noise = 8.0 * max(X.shape) ** 0.5 * jnp.finfo(X.dtype).eps * s[0]
+    U, s, Vt = U[:, :r], jnp.where(s > noise, s, 0.0)[:r], Vt[:r]
     of_W, of_H = (jnp.sqrt(jnp.asarray(decay, X.dtype)) for decay in (problem.decay.W, problem.decay.H))
     share = (s * of_W**L * of_H) ** (1.0 / (L + 1))
     keys = [None] * L if key is None else jax.random.split(key, L)

@@ -132,7 +132,7 @@ def _certify(problem: Problem, params: Params, *, polish: bool) -> Certificate:
     bound, known = bound - moved, jnp.isfinite(bound - moved) & jnp.isfinite(rounding)
     floor = penalty.floor(dual)
     if floor is not None:
-        better = ~known | (floor.value - floor.rounding > bound - rounding)
+        better = ~known | (floor.value > bound)
         bound, rounding = jnp.where(better, floor.value, bound), jnp.where(better, floor.rounding, rounding)
     return certificate(value, bound, scale, rounding)
 

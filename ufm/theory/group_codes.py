@@ -26,6 +26,7 @@ is not proven.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ from jax import Array
 from scipy.optimize import brentq
 
 from ufm import codes
-from ufm._base import float64_scope, require, require_whole
+from ufm._base import float64_scope, matmul, require, require_whole
 from ufm.codes import Code, Part
 
 NEWTON = 80
@@ -79,6 +80,21 @@ GRIDS = {
 """Logarithms of the amplitudes among which Newton's method starts at the best."""
 
 
+def descend(cost: Callable[[Array], Array], v: Array) -> Array:
+    """A minimizer of ``cost`` near ``v`` (1 to 3,): Newton's steps with curvatures made positive, 0.3 long at most."""
+
+    def newton(_: Array, v: Array) -> Array:
+        g, h = jax.grad(cost)(v), jax.hessian(cost)(v)
+        values, basis = jnp.linalg.eigh(h)
+        along = matmul(basis.T, g[:, None])[:, 0] / jnp.maximum(jnp.abs(values), 1e-12)
+        move = -matmul(basis, along[:, None])[:, 0]
+        move = move * jnp.minimum(1.0, 0.3 / jnp.maximum(jnp.linalg.norm(move), 1e-300))
+        here = cost(v)
+        return v + jnp.where(cost(v + move) <= here, 1.0, jnp.where(cost(v + 0.1 * move) < here, 0.1, 0.0)) * move
+
+    return jax.lax.fori_loop(0, NEWTON, newton, v)
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _least(kind: str, r: Any, K: Any, power: Any, strength: Array) -> tuple[Array, Array]:
     """The least cost of a living part for each ``strength`` (n,), and its amplitudes (n, 1 or 3)."""
@@ -92,16 +108,7 @@ def _least(kind: str, r: Any, K: Any, power: Any, strength: Array) -> tuple[Arra
         grid = jnp.asarray(GRIDS[count])
         v = grid[jnp.argmin(jax.lax.map(lambda v: cost(v, t), grid, batch_size=len(grid)))]
 
-        def newton(_: Array, v: Array) -> Array:
-            g, h = jax.grad(cost)(v, t), jax.hessian(cost)(v, t)
-            values, basis = jnp.linalg.eigh(h)
-            along = (basis.T @ g) / jnp.maximum(jnp.abs(values), 1e-12)
-            move = -(basis @ along)
-            move = move * jnp.minimum(1.0, 0.3 / jnp.maximum(jnp.linalg.norm(move), 1e-300))
-            lower = cost(v + move, t) <= cost(v, t)
-            return jnp.where(lower, v + move, v + 0.1 * move * (cost(v + 0.1 * move, t) < cost(v, t)))
-
-        v = jax.lax.fori_loop(0, NEWTON, newton, v)
+        v = descend(lambda v: cost(v, t), v)
         return cost(v, t), jnp.exp(v)
 
     return jax.lax.map(one, strength)
