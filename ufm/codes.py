@@ -4,6 +4,7 @@ A code is a sum of parts, each a simplex, a pyramid or a polygon on its own clas
 of the other parts. Logits of a part are a Gram matrix, with an amplitude of its own:
 
     "4"          simplex on 4 classes: I - J/4, the collapse of these classes; "2" is an antipodal pair
+    "frame4"     orthogonal frame: I, what MSE without bias has; "frame" alone takes all classes
     "pyramid5"   an odd number of classes: two pairs and the top; "pyramid" alone takes all classes
     "polygon5"   regular polygon in the plane: cos(2 pi (i - j)/5); "polygon" alone takes all classes
 
@@ -21,7 +22,6 @@ import numpy as np
 from ufm._base import InputError, require
 
 PREFIX = "code:"
-KINDS = ("simplex", "pyramid", "polygon")
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,17 @@ class Part:
 
     @property
     def rank(self) -> int:
-        """Rank of the logits: size - 1, half of that and one, or 2."""
-        return {"simplex": self.size - 1, "pyramid": (self.size + 1) // 2, "polygon": 2}[self.kind]
+        """Rank of the logits."""
+        r = self.size
+        return {"simplex": r - 1, "frame": r, "pyramid": (r + 1) // 2, "polygon": 2}[self.kind]
 
     def gram(self) -> np.ndarray:
         """Logits of amplitude one (size, size): symmetric, positive semidefinite."""
         r = self.size
         if self.kind == "simplex":
             return np.eye(r) - 1.0 / r
+        if self.kind == "frame":
+            return np.eye(r)
         if self.kind == "polygon":
             turn = 2.0 * np.pi * np.arange(r) / r
             return np.cos(turn[:, None] - turn[None, :])
@@ -78,7 +81,7 @@ def parse(text: str, classes: int) -> Code:
     word = text.removeprefix(PREFIX)
     parts = []
     for item in word.split("+"):
-        match = re.fullmatch(r"(pyramid|polygon|simplex)?(\d*)", item.strip())
+        match = re.fullmatch(r"(pyramid|polygon|frame)?(\d*)", item.strip())
         if match is None or not (match[1] or match[2]):
             raise InputError(f"code = {word!r}: must be sizes, pyramidN or polygonN joined by +, as in 2+2+2, pyramid")
         kind = match[1] or "simplex"
@@ -88,7 +91,7 @@ def parse(text: str, classes: int) -> Code:
     total = sum(part.size for part in parts)
     require(total == classes, "code", word, f"parts that add up to classes = {classes}, not {total}")
     for part in parts:
-        least = {"simplex": 1, "pyramid": 3, "polygon": 3}[part.kind]
+        least = {"simplex": 1, "frame": 1, "pyramid": 3, "polygon": 3}[part.kind]
         require(part.size >= least, "code", word, f"one whose {part.kind} has at least {least} classes")
         odd = part.kind != "pyramid" or part.size % 2 == 1
         require(odd, "code", word, "one whose pyramid has an odd number of classes")

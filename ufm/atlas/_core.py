@@ -106,7 +106,8 @@ class Evidence:
     def solution(self) -> Solution:
         """Best solution of the starts, in float64 whatever JAX's default."""
         with float64_scope():
-            return free_solve(self.problem, self.seed, starts=self.starts)
+            codes = self.problem.model.codes(self.problem)
+            return free_solve(self.problem, self.seed, starts=self.starts, init=list(codes) or None)
 
     @property
     def critical(self) -> Solution:
@@ -121,7 +122,8 @@ class Evidence:
         """The evidence of another random start, solved to the last digits."""
         other = Evidence(self.problem, self.seed + 1)
         with float64_scope():
-            other.solution = free_solve(self.problem, other.seed, SHARPEST, starts=self.starts)
+            codes = self.problem.model.codes(self.problem)
+            other.solution = free_solve(self.problem, other.seed, SHARPEST, starts=self.starts, init=list(codes) or None)
         return other
 
     @functools.cached_property

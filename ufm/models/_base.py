@@ -107,6 +107,10 @@ class Model:
         """
         raise InputError(f"model = {self}: must be linear or deep, to start from given logits")
 
+    def codes(self, problem: Problem) -> tuple[str, ...]:
+        """Group codes (`ufm.codes`) to start at as well, where random starts are known to end in local minima."""
+        return ()
+
     def head(self, params: Params) -> tuple[Array, Array]:
         """The last matrix and the features that it acts on: what collapse is measured of."""
         return params.W, params.H

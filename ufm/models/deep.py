@@ -201,6 +201,11 @@ class Deep(Model):
         W = tuple(f * x for f, x in zip(factors, params.W, strict=False))
         return Params(W, factors[-1] * params.H, params.b)
 
+    def codes(self, problem: Problem) -> tuple[str, ...]:
+        """Collapse, to a simplex and to a frame, where the widths hold it."""
+        K, widest = problem.classes, min(self.inner(problem))
+        return (f"code:{K}", "code:frame") if K <= widest else ()
+
     # Duality ---------------------------------------------------------------------------------
 
     def reach(self, problem: Problem, room: Array) -> Array:
