@@ -4,6 +4,7 @@ A code is a sum of parts, each a simplex, a pyramid or a polygon on its own clas
 of the other parts. Logits of a part are a Gram matrix, with an amplitude of its own:
 
     "4"          simplex on 4 classes: I - J/4, the collapse of these classes; "2" is an antipodal pair
+    "antiprism8" an even number of classes on a polygon, every other one raised, the rest lowered: rank 3
     "frame4"     orthogonal frame: I, what MSE without bias has; "frame" alone takes all classes
     "pyramid5"   an odd number of classes: two pairs and the top; "pyramid" alone takes all classes
     "polygon5"   regular polygon in the plane: cos(2 pi (i - j)/5); "polygon" alone takes all classes
@@ -39,23 +40,32 @@ class Part:
     def rank(self) -> int:
         """Rank of the logits."""
         r = self.size
-        return {"simplex": r - 1, "frame": r, "pyramid": (r + 1) // 2, "polygon": 2}[self.kind]
+        return {"simplex": r - 1, "frame": r, "pyramid": (r + 1) // 2, "polygon": 2, "antiprism": 3}[self.kind]
+
+    def modes(self) -> list[np.ndarray]:
+        """Matrices (size, size) whose sum, each with an amplitude > 0 of its own, are the logits of the part.
+
+        Those of a pyramid are the pairs, the top's own column, and the columns of the others along the axis of the top.
+        """
+        r = self.size
+        if self.kind == "simplex":
+            return [np.eye(r) - 1.0 / r]
+        if self.kind == "frame":
+            return [np.eye(r)]
+        turn = 2.0 * np.pi * np.arange(r) / r
+        sign = (-1.0) ** np.arange(r)
+        if self.kind in ("polygon", "antiprism"):
+            circle = np.cos(turn[:, None] - turn[None, :])
+            return [circle] if self.kind == "polygon" else [circle, np.outer(sign, sign)]
+        axis, top = np.append(np.full(r - 1, -1.0 / (r - 1)), 1.0), np.arange(r) == r - 1
+        pairs = np.zeros((r, r))
+        pairs[:-1, :-1] = np.kron(np.eye(r // 2), np.eye(2) - 0.5)
+        return [pairs, np.outer(axis, top), np.outer(axis, np.where(top, 0.0, -1.0))]
 
     def gram(self) -> np.ndarray:
         """Logits of amplitude one (size, size): symmetric, positive semidefinite."""
-        r = self.size
-        if self.kind == "simplex":
-            return np.eye(r) - 1.0 / r
-        if self.kind == "frame":
-            return np.eye(r)
-        if self.kind == "polygon":
-            turn = 2.0 * np.pi * np.arange(r) / r
-            return np.cos(turn[:, None] - turn[None, :])
-        axis = np.append(np.full(r - 1, -1.0 / (r - 1)), 1.0)
-        found = np.outer(axis, axis)
-        for i in range(0, r - 1, 2):
-            found[i : i + 2, i : i + 2] += np.eye(2) - 0.5
-        return found
+        weights = (1.0, 1.0, 1.0 / (self.size - 1)) if self.kind == "pyramid" else (1.0, 0.5)
+        return sum((w * mode for w, mode in zip(weights, self.modes(), strict=False)), np.zeros(()))
 
     def __str__(self) -> str:
         return str(self.size) if self.kind == "simplex" else f"{self.kind}{self.size}"
@@ -69,7 +79,7 @@ def parse(text: str, classes: int) -> Code:
 
     Raises:
         InputError: for what is no code, parts that do not add up to K, a pyramid of an even number of classes or a
-            polygon of fewer than 3.
+            polygon of fewer than 3, an antiprism of an odd number.
 
     >>> [str(part) for part in parse("code:polygon5+2", 7)]
     ['polygon5', '2']
@@ -81,7 +91,7 @@ def parse(text: str, classes: int) -> Code:
     word = text.removeprefix(PREFIX)
     parts = []
     for item in word.split("+"):
-        match = re.fullmatch(r"(pyramid|polygon|frame)?(\d*)", item.strip())
+        match = re.fullmatch(r"(pyramid|polygon|antiprism|frame)?(\d*)", item.strip())
         if match is None or not (match[1] or match[2]):
             raise InputError(f"code = {word!r}: must be sizes, pyramidN or polygonN joined by +, as in 2+2+2, pyramid")
         kind = match[1] or "simplex"
@@ -91,10 +101,11 @@ def parse(text: str, classes: int) -> Code:
     total = sum(part.size for part in parts)
     require(total == classes, "code", word, f"parts that add up to classes = {classes}, not {total}")
     for part in parts:
-        least = {"simplex": 1, "frame": 1, "pyramid": 3, "polygon": 3}[part.kind]
+        least = {"simplex": 1, "frame": 1, "pyramid": 3, "polygon": 3, "antiprism": 4}[part.kind]
         require(part.size >= least, "code", word, f"one whose {part.kind} has at least {least} classes")
-        odd = part.kind != "pyramid" or part.size % 2 == 1
-        require(odd, "code", word, "one whose pyramid has an odd number of classes")
+        parity = {"pyramid": 1, "antiprism": 0}.get(part.kind, part.size % 2)
+        word_of = f"one whose {part.kind} has an {'odd' if parity else 'even'} number of classes"
+        require(part.size % 2 == parity, "code", word, word_of)
     return tuple(parts)
 
 

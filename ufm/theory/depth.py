@@ -127,7 +127,7 @@ def _collapsed(
         return loss.at(a + q, q, classes) + strength / power * ((K - 1.0) * of_a + of_c) + 0.5 * stiffness * beta**2 + held
 
     grid = jnp.stack(jnp.meshgrid(*[jnp.linspace(-2.0, 4.0, 25)] * 2, jnp.linspace(-5.0, 1.0, 13), indexing="ij"), -1)
-    points = grid.reshape(-1, 3) * jnp.append(jnp.abs(sign), 1.0 if bias else 0.0)
+    points = grid.reshape(-1, 3) * jnp.append(jnp.abs(sign), 1.0 if bias else 0.0)[None, :]
     start = points[jnp.argmin(jax.vmap(cost)(points))]
     v = group_codes.descend(cost, start)
     return v, cost(v)

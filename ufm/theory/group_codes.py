@@ -11,6 +11,9 @@ Parts of a code (`ufm.codes`) see of each other only that all other logits are z
         (r/K) log(1 + (r-1) e^-a + (K-r) e^{-a (r-1)/r}) + kappa (r-1) a^p
     polygon of r classes, logits S cos(2 pi (i-j)/r):
         (r/K) log(sum_j e^{-S (1 - cos 2 pi j/r)} + (K-r) e^-S) + 2 kappa (S r/2)^p
+    antiprism of an even number r of classes, logits A cos(2 pi (i-j)/r) + B (-1)^(i-j): rank 3, r = 8 is the first
+    that wins (this package: found by random starts):
+        (r/K) log(sum_j e^{-A (1 - cos 2 pi j/r) - B (1 - (-1)^j)} + (K-r) e^{-A-B}) + kappa (2 (A r/2)^p + (B r)^p)
     pyramid of r = 2m + 1 classes: m pairs of amplitude a, and the top on an axis u = (-1/(r-1), ..., 1), where its own
     sample has alpha and the others -beta:
         (1/K) log(1 + (r-1) e^{-alpha r/(r-1)} + (K-r) e^-alpha)
@@ -63,6 +66,14 @@ def _polygon(v: Array, r: Any, K: Any) -> tuple[Array, Array, Array]:
     return risk, (0.5 * S * r)[None], jnp.full((1,), 2.0)
 
 
+def _antiprism(v: Array, r: Any, K: Any) -> tuple[Array, Array, Array]:
+    A, B = jnp.exp(v)
+    j = jnp.arange(1.0, WIDEST)
+    others = jnp.exp(-A * (1.0 - jnp.cos(TURN * j / r)) - B * (1.0 - (-1.0) ** j))
+    risk = (r / K) * jnp.log1p(jnp.sum(jnp.where(j < r, others, 0.0)) + (K - r) * jnp.exp(-A - B))
+    return risk, jnp.stack([0.5 * A * r, B * r]), jnp.array([2.0, 1.0])
+
+
 def _pyramid(v: Array, r: Any, K: Any) -> tuple[Array, Array, Array]:
     a, alpha, beta = jnp.exp(v)
     top = jnp.log1p((r - 1.0) * jnp.exp(-alpha * r / (r - 1.0)) + (K - r) * jnp.exp(-alpha))
@@ -72,9 +83,10 @@ def _pyramid(v: Array, r: Any, K: Any) -> tuple[Array, Array, Array]:
     return (top + (r - 1.0) * base) / K, jnp.stack([a, sigma]), jnp.stack([0.5 * (r - 1.0), 1.0])
 
 
-RISKS = {"simplex": (_simplex, 1), "polygon": (_polygon, 1), "pyramid": (_pyramid, 3)}
+RISKS = {"simplex": (_simplex, 1), "polygon": (_polygon, 1), "antiprism": (_antiprism, 2), "pyramid": (_pyramid, 3)}
 GRIDS = {
     1: np.linspace(-4.0, 6.0, 400)[:, None],
+    2: np.stack(np.meshgrid(*[np.linspace(-4.0, 6.0, 80)] * 2, indexing="ij"), -1).reshape(-1, 2),
     3: np.stack(np.meshgrid(*[np.linspace(-3.0, 5.0, 17)] * 3, indexing="ij"), -1).reshape(-1, 3),
 }
 """Logarithms of the amplitudes among which Newton's method starts at the best."""
@@ -164,16 +176,8 @@ class Coded:
         Z, at = np.zeros((K, K)), 0
         for part, v in zip(self.code, self.amplitudes, strict=True):
             block, at = slice(at, at + part.size), at + part.size
-            Z[block, block] = part.gram() * v[0] if len(v) == 1 else _pyramid_logits(part.size, *v)
+            Z[block, block] = sum(x * mode for x, mode in zip(v, part.modes(), strict=True))
         return Z
-
-
-def _pyramid_logits(r: int, a: float, alpha: float, beta: float) -> np.ndarray:
-    axis = np.append(np.full(r - 1, -1.0 / (r - 1)), 1.0)
-    Z = np.outer(axis, np.append(np.full(r - 1, -beta), alpha))
-    for i in range(0, r - 1, 2):
-        Z[i : i + 2, i : i + 2] += a * (np.eye(2) - 0.5)
-    return Z
 
 
 def _checked(classes: int, layers: int) -> None:
@@ -204,11 +208,15 @@ def value_of(code: str | Code, classes: int, layers: int, strength: float) -> Co
 
 
 def parts_for(classes: int) -> list[Part]:
-    """Every part of up to K classes; polygons from 5 on, as those of 3 and 4 are a simplex and two pairs."""
+    """Every part of up to K classes; polygons from 5 on, as those of 3 and 4 are a simplex and two pairs.
+
+    An antiprism of 4 is a tetrahedron and one of 6 an octahedron at best.
+    """
     simplices = [Part("simplex", r) for r in range(1, classes + 1)]
     return [
         *simplices,
         *(Part("polygon", r) for r in range(5, classes + 1)),
+        *(Part("antiprism", r) for r in range(6, classes + 1, 2)),
         *(Part("pyramid", r) for r in range(3, classes + 1, 2)),
     ]
 
@@ -240,7 +248,7 @@ def best_codes(classes: int, layers: int, strength: Any) -> tuple[np.ndarray, li
 
 
 def _ordered(code: Code) -> Code:
-    kinds = {kind: i for i, kind in enumerate(("polygon", "pyramid", "simplex"))}
+    kinds = {kind: i for i, kind in enumerate(("antiprism", "polygon", "pyramid", "simplex"))}
     return tuple(sorted(code, key=lambda p: (kinds[p.kind], -p.size)))
 
 

@@ -17,7 +17,8 @@ where kappa = 1, the shares are those of the counts, and there is no bias, a fre
 
 Rounding. psi is concave in nu with slope at most 1, so that errors of eigenvalues pass on undiminished at most. With
 h(x) the function minimized: it is concave up to ``x_0 = (c p (1 - p)/2)^{1/(2 - p)}``, p = 2/M, and convex from there
-on, where a tangent bounds it; so ``psi >= min(h(0), h(x) - |h'(x)| max(x - x_0, sqrt(nu) - x))`` for any x >= x_0.
+on, where a tangent bounds it; so ``psi >= min(h(0), h(x) - max(h'(x) (x - x_0), -h'(x) (sqrt(nu) - x)))`` for any
+``x >= x_0``.
 """
 
 from __future__ import annotations
@@ -68,8 +69,9 @@ def shrunk(nu: Array, c: Any, power: float) -> tuple[Array, Array, Array]:
     alive = inside < nu
     # A power errs by a few units of its exponent's logarithm: 10 LIBRARY u are granted to each.
     loose = 10.0 * LIBRARY * unit(tau.dtype)
-    off = jnp.abs(slope(x)) + loose * (2.0 * (tau + x) + c * power * x ** (power - 1.0))
-    missed = off * jnp.maximum(jnp.maximum(x - turn, tau - x), 0.0)
+    off = loose * (2.0 * (tau + x) + c * power * x ** (power - 1.0))
+    left, right = jnp.maximum(slope(x), 0.0) + off, jnp.maximum(-slope(x), 0.0) + off
+    missed = jnp.maximum(left * (x - turn), jnp.maximum(right * (tau - x), 0.0))
     value = jnp.where(alive, inside, jnp.maximum(nu, 0.0))
     # min(h(0), inside - missed) is certain.
     lost = jnp.maximum(value - inside + missed, 0.0) + loose * value
