@@ -341,7 +341,9 @@ MUTATIONS = [
     Mutation(  # n left out
         "dang2023/mse", DEEP_SQUARES, depth, "strength", lambda f, p: f(p) / p.per_class ** (1 / 3)
     ),
-    Mutation("dang2023/mse-bias", DEEP_FREE, dang2023, "squares_value", lambda f, p: f(p) * p.classes / (p.classes - 1)),
+    Mutation(
+        "dang2023/mse-bias", DEEP_FREE, dang2023, "squares_value", lambda f, p: f(p) * p.classes / (p.classes - 1)
+    ),
     Mutation(  # with one matrix collapse is optimal, and certified
         "dang2023/ce",
         dataclasses.replace(DEEP_PAIRS, model=ufm.models.Deep(1)),

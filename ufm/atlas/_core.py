@@ -123,7 +123,9 @@ class Evidence:
         other = Evidence(self.problem, self.seed + 1)
         with float64_scope():
             codes = self.problem.model.codes(self.problem)
-            other.solution = free_solve(self.problem, other.seed, SHARPEST, starts=self.starts, init=list(codes) or None)
+            other.solution = free_solve(
+                self.problem, other.seed, SHARPEST, starts=self.starts, init=list(codes) or None
+            )
         return other
 
     @functools.cached_property

@@ -48,7 +48,7 @@ living = number("decays over the threshold of zero", over_threshold, "<", 1)
 
 @dataclass(frozen=True)
 class DeepFamily(Family):
-    """Draws balanced deep problems: as a `Family`, with ``strength`` for the range of ``K (n decay_H decay_W^L)^{1/M}``.
+    """Draws balanced deep problems: a `Family` whose ``strength`` is the range of ``K (n decay_H decay_W^L)^{1/M}``.
 
     Attributes:
         model: of every problem.

@@ -204,7 +204,7 @@ class Deep(Model):
     def codes(self, problem: Problem) -> tuple[str, ...]:
         """Collapse, to a simplex and to a frame, where the widths hold it."""
         K, widest = problem.classes, min(self.inner(problem))
-        return (f"code:{K}", "code:frame") if K <= widest else ()
+        return (f"code:{K}", "code:frame") if widest >= K else ()
 
     # Duality ---------------------------------------------------------------------------------
 

@@ -82,9 +82,7 @@ class Collapsed:
     value: float
 
 
-def collapse(
-    loss: Loss, classes: int, layers: int, strength: float, stiffness: float = np.inf
-) -> Collapsed:
+def collapse(loss: Loss, classes: int, layers: int, strength: float, stiffness: float = np.inf) -> Collapsed:
     """The best collapsed point of a balanced deep linear problem.
 
     Args:
@@ -103,8 +101,16 @@ def collapse(
         signs = [(1.0, 0.0), (0.0, 0.0)] if loss.shift_invariant else [(1, 0), (0, 0), (1, -1), (1, 1), (0, -1), (0, 1)]
         best = None
         for sign in signs:
-            v, value = _collapsed(loss, jnp.asarray(sign, float), float(classes), 2.0 / (layers + 1),
-                                  strength, stiffness if bias else 0.0, int(classes), bool(bias))
+            v, value = _collapsed(
+                loss,
+                jnp.asarray(sign, float),
+                float(classes),
+                2.0 / (layers + 1),
+                strength,
+                stiffness if bias else 0.0,
+                int(classes),
+                bool(bias),
+            )
             a, c = np.asarray(sign, float) * np.exp(np.asarray(v[:2]))
             found = Collapsed(float(a), float(c), float(v[2]) if bias else 0.0, float(value))
             if best is None or found.value < best.value - 1e-14 * abs(best.value):
@@ -124,7 +130,9 @@ def _collapsed(
         q = (c - a) / K + beta
         # Amplitudes that a sign of 0 takes out, and a bias that is none, are held where they are.
         held = jnp.sum(jnp.where(sign == 0, v[:2] ** 2, 0.0)) + (0.0 if bias else v[2] ** 2)
-        return loss.at(a + q, q, classes) + strength / power * ((K - 1.0) * of_a + of_c) + 0.5 * stiffness * beta**2 + held
+        return (
+            loss.at(a + q, q, classes) + strength / power * ((K - 1.0) * of_a + of_c) + 0.5 * stiffness * beta**2 + held
+        )
 
     grid = jnp.stack(jnp.meshgrid(*[jnp.linspace(-2.0, 4.0, 25)] * 2, jnp.linspace(-5.0, 1.0, 13), indexing="ij"), -1)
     points = grid.reshape(-1, 3) * jnp.append(jnp.abs(sign), 1.0 if bias else 0.0)[None, :]

@@ -101,7 +101,7 @@ def gram(problem: Problem, shares: Array) -> tuple[Array, Array, Array]:
 
 
 def price(problem: Problem, shares: Array, g: Any) -> Any:
-    """c of the module's docstring."""
+    """The price c of the module's docstring."""
     m = jnp.broadcast_to(jnp.asarray(problem.multiplicity, shares.dtype), shares.shape)
     used = shares > 0
     ratio = jnp.min(jnp.where(used, m / jnp.where(used, shares, 1.0), jnp.inf))

@@ -6,12 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from ufm.atlas._claims import lowest
 from ufm.atlas._core import Evidence, Quantity, Theorem, Verdict, quantity
 from ufm.atlas._deep import DeepFamily, deep_linear, layers, living, over_threshold, wide
-from ufm.atlas.hypotheses import away_from, balanced, free_bias, bias_per_class, loss, no_bias
+from ufm.atlas.hypotheses import away_from, balanced, bias_per_class, free_bias, loss, no_bias
 from ufm.atlas.papers.mse import plain
 from ufm.losses import CE, MSE
 from ufm.problem import Problem

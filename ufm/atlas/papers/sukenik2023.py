@@ -35,8 +35,15 @@ BINARY = Theorem(
     source=f"{PAPER}, main theorem",
     statement="For two classes deep collapse is optimal, or everything is zero, with a ReLU and without.",
     formula="zero iff n decay_H decay_W^L > (L-1)^{L-1}/L^{2L}; else the value of x I",
-    hypotheses=loss(MSE) & plain & deep & balanced & no_bias & wide & number("K", lambda p: p.classes, "=", 2)
-    & number("L", layers, ">=", 2) & dang2023.away,
+    hypotheses=loss(MSE)
+    & plain
+    & deep
+    & balanced
+    & no_bias
+    & wide
+    & number("K", lambda p: p.classes, "=", 2)
+    & number("L", layers, ">=", 2)
+    & dang2023.away,
     claim=_binary,
     draw=DeepFamily(lambda rng: MSE(1.0, 1.0), ((2, 3, 3),), ("none",), strength=(0.02, 2.0)),
     case=lambda p: over_threshold(p) > 1,

@@ -4,7 +4,7 @@ For K = r(r-1)/2 classes, the pairs of r points, let B (r, K) say which points a
 and 0 or -1 off it, so ``relu(B'B - J) = I``: layers of rank r below the last two do the work of rank K. Each of the M
 factors costs the same at its best scale, so at equal scores x the point's penalty is
 
-    kappa n^{1/M} (|W_1|^2 |W_2|^2 |W_3 ... H|^2 ...)^{1/M} x^{2/M} = kappa n^{1/M} (K * K r/4 * r^{L-2} * 2K)^{1/M} x^{2/M}
+    kappa n^{1/M} (K * K r/4 * r^{L-2} * 2K)^{1/M} x^{2/M}
 
 and collapse has K in place of the root: the decays play no part (`penalty_ratio`). Balanced, no bias, ReLU.
 """
@@ -31,7 +31,7 @@ PAPER = "Súkeník et al. 2024"
 
 
 def points_of(classes: int) -> int:
-    """r with ``K = r(r-1)/2``; 0 if there is none."""
+    """R with ``K = r(r-1)/2``; 0 if there is none."""
     r = (1 + isqrt(1 + 8 * classes)) // 2
     return r if r * (r - 1) // 2 == classes else 0
 
@@ -59,7 +59,9 @@ def low_rank_point(problem: Problem, score: float) -> Params:
     return problem.model.equalized(problem, Params(W, H))
 
 
-relu = Hypothesis("a ReLU", lambda p: isinstance(p.model, Deep) and p.model.activation == "relu", lambda p: str(p.model))
+relu = Hypothesis(
+    "a ReLU", lambda p: isinstance(p.model, Deep) and p.model.activation == "relu", lambda p: str(p.model)
+)
 graph = Hypothesis("K = r(r-1)/2, r >= 4", lambda p: points_of(p.classes) >= 4, lambda p: f"K = {p.classes}")
 cheaper = number("penalty of the low-rank point over collapse", lambda p: penalty_ratio(p.classes, layers(p)), "<", 1)
 
@@ -81,10 +83,19 @@ def _lower(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
 LOW_RANK = Theorem(
     id="sukenik2024/low-rank",
     source=f"{PAPER}, as summarised in its abstract; construction and ratio: this package",
-    statement="With a ReLU and enough layers and classes, deep collapse of MSE is not optimal: rank r ~ sqrt(2K) is lower.",
+    statement="With a ReLU and enough layers and classes, collapse of MSE is not optimal: rank r ~ sqrt(2K) is lower.",
     formula="(K * K r/4 * r^{L-2} * 2K)^{1/M} < K",
-    hypotheses=loss(MSE) & plain & deep & relu & balanced & no_bias & wide & number("L", layers, ">=", 3) & graph
-    & cheaper & living,
+    hypotheses=loss(MSE)
+    & plain
+    & deep
+    & relu
+    & balanced
+    & no_bias
+    & wide
+    & number("L", layers, ">=", 3)
+    & graph
+    & cheaper
+    & living,
     claim=_lower,
     minimum=False,
     draw=DeepFamily(lambda rng: MSE(1.0, 1.0), ((6, 6, 1),), ("none",), strength=(0.02, 0.5), model=Deep(4, "relu")),

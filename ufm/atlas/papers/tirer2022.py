@@ -13,7 +13,7 @@ from ufm import geometry
 from ufm.atlas._claims import lowest
 from ufm.atlas._core import Evidence, Quantity, Theorem, quantity
 from ufm.atlas._deep import DeepFamily, layers, living
-from ufm.atlas.hypotheses import number, no_bias
+from ufm.atlas.hypotheses import no_bias, number
 from ufm.atlas.papers import dang2023
 from ufm.losses import MSE
 from ufm.problem import Problem
@@ -35,7 +35,9 @@ def _extended(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     return [
         lowest(evidence, dang2023.squares_value(problem)),
         quantity("distance of W_1 W_1' from a multiple of I", 0.0, geometry.gram_distance(W, frame), 1e-6),
-        quantity("distance of features' Gram matrix after W_2", 0.0, geometry.gram_distance(F[:, first].T, frame), 1e-6),
+        quantity(
+            "distance of features' Gram matrix after W_2", 0.0, geometry.gram_distance(F[:, first].T, frame), 1e-6
+        ),
         quantity("distance of features' Gram matrix", 0.0, geometry.gram_distance(H[:, first].T, frame), 1e-6),
         quantity("NC1 of the features", 0.0, float(np.abs(H - H[:, first][:, problem.labels]).max()), 1e-6),
     ]
