@@ -8,6 +8,7 @@ and one stopping rule suit all decays and sizes.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -111,4 +112,4 @@ class Scaled:
 
 def half_square(point: Params) -> Array:
     """``(||W||^2 + ||H||^2)/2``: in scaled variables, what the decays of W and H cost."""
-    return 0.5 * sum(jnp.sum(x**2) for x in jax.tree.leaves((point.W, point.H)))
+    return 0.5 * functools.reduce(jnp.add, (jnp.sum(x**2) for x in jax.tree.leaves((point.W, point.H))))

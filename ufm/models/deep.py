@@ -90,10 +90,10 @@ class Deep(Model):
             sizes = [given] * (layers - 1) if isinstance(given, (int, float)) else list(given)
             allowed = f"one number, or layers - 1 = {layers - 1} of them"
             require(len(sizes) == layers - 1 or len(sizes) == 1, "widths", widths, allowed)
-            sizes = [_whole(w) for w in sizes] * ((layers - 1) // len(sizes) if sizes else 1)
-            for w in sizes:
+            whole: list[int] = [_whole(w) for w in sizes] * ((layers - 1) // len(sizes) if sizes else 1)
+            for w in whole:
                 require_whole("widths", w, 1)
-            widths = tuple(sizes)
+            widths = tuple(whole)
         for name, value in (("depth", layers), ("activation", activation), ("widths", widths)):
             object.__setattr__(self, name, value)
 

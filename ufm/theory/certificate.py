@@ -42,8 +42,8 @@ from jax import Array
 from ufm._base import in_float64, is_traced, pytree
 from ufm.problem import Params, Problem
 from ufm.theory import rounding as errors
-from ufm.theory.regularizer import Dual, Part, Regularizer, regularizer
-from ufm.theory.rounding import depth, gamma, total
+from ufm.theory.regularizer import Dual, Regularizer, regularizer
+from ufm.theory.rounding import Part, depth, gamma, total
 
 POLISH = 8
 """Newton steps on the bias before the dual point is formed."""

@@ -233,9 +233,9 @@ def best_codes(classes: int, layers: int, strength: Any) -> tuple[np.ndarray, li
     _checked(classes, layers)
     t = np.atleast_1d(np.asarray(strength, float))
     costs = {part: part_cost(part, classes, layers, t)[0] for part in parts_for(classes)}
-    best: list[tuple[np.ndarray, list[Code]]] = [(np.zeros(len(t)), [()] * len(t))]
+    best: list[tuple[Any, list[Code]]] = [(np.zeros(len(t)), [()] * len(t))]
     for k in range(1, classes + 1):
-        value, chosen = np.full(len(t), np.inf), [()] * len(t)
+        value, chosen = np.full(len(t), np.inf), list[Code]([()] * len(t))
         for part, cost in costs.items():
             if part.size <= k:
                 rest, others = best[k - part.size]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from ufm import geometry
@@ -28,17 +29,15 @@ def frame_gram(problem: Problem) -> np.ndarray:
 
 def _extended(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     x = evidence.samples
-    W, F = (np.asarray(part) for part in problem.model.head(x))
+    W, F = problem.model.head(x)
     H = np.asarray(x.H)
     first = np.searchsorted(problem.labels, np.arange(problem.classes))
-    frame = frame_gram(problem)
+    frame, means, features = frame_gram(problem), jnp.asarray(H[:, first]).T, jnp.asarray(F)[:, first].T
     return [
         lowest(evidence, dang2023.squares_value(problem)),
-        quantity("distance of W_1 W_1' from a multiple of I", 0.0, geometry.gram_distance(W, frame), 1e-6),
-        quantity(
-            "distance of features' Gram matrix after W_2", 0.0, geometry.gram_distance(F[:, first].T, frame), 1e-6
-        ),
-        quantity("distance of features' Gram matrix", 0.0, geometry.gram_distance(H[:, first].T, frame), 1e-6),
+        quantity("distance of W_1 W_1' from a multiple of I", 0.0, geometry.gram_distance(jnp.asarray(W), frame), 1e-6),
+        quantity("distance of features' Gram matrix after W_2", 0.0, geometry.gram_distance(features, frame), 1e-6),
+        quantity("distance of features' Gram matrix", 0.0, geometry.gram_distance(means, frame), 1e-6),
         quantity("NC1 of the features", 0.0, float(np.abs(H - H[:, first][:, problem.labels]).max()), 1e-6),
     ]
 
