@@ -29,8 +29,8 @@ PREFIX = "code:"
 class Part:
     """A part of a code: its kind and on how many classes.
 
-    >>> Part("polygon", 4).gram().round(12).tolist()[0]
-    [1.0, 0.0, -1.0, 0.0]
+    >>> Part("simplex", 2).gram().tolist(), Part("polygon", 7).rank
+    ([[0.5, -0.5], [-0.5, 0.5]], 2)
     """
 
     kind: str

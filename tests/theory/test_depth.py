@@ -83,7 +83,7 @@ def test_transitions_separate_the_codes(K, L, changes):
     found = group_codes.transitions(K, L)
     assert [f"{codes.name(x.below)} -> {codes.name(x.above)}" for x in found] == changes
     for x in found:
-        for factor, code in ((1 - 1e-9, x.below), (1 + 1e-9, x.above)):
+        for factor, code in ((1 - 1e-8, x.below), (1 + 1e-8, x.above)):
             _, (winner,) = group_codes.best_codes(K, L, [factor * x.strength])
             assert winner == code
         here = [group_codes.value_of(code, K, L, x.strength).value for code in (x.below, x.above)]

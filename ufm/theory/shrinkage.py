@@ -47,8 +47,8 @@ def shrunk(nu: Array, c: Any, power: float) -> tuple[Array, Array, Array]:
         power: in (0, 1].
 
     >>> x, value, _ = shrunk(jnp.asarray([1.0, 0.01]), 0.2, 2 / 3)
-    >>> x.round(6).tolist(), value.round(6).tolist()
-    ([0.931234, 0.0], [0.195456, 0.01])
+    >>> [f"{float(y):.6f}" for y in (*x, *value)]
+    ['0.931744', '0.000000', '0.195451', '0.010000']
     """
     present = nu > 0
     tau = jnp.where(present, jnp.sqrt(jnp.where(present, nu, 1.0)), 0.0)
