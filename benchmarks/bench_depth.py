@@ -6,6 +6,8 @@ not complete there, and the transition beside it is one among named codes only.
 """
 
 import argparse
+import re
+from pathlib import Path
 
 import jax
 
@@ -25,14 +27,26 @@ COLORS = {
     "pyramid": PURPLE,
     "polygon": GREEN,
     "antiprism": SKY,
+    "icosahedron": "#F0E442",
     "zero": GRAY,
 }
+
+
+def earlier(path):
+    """Lines about solves in an earlier output, by (K, L)."""
+    found, at = {}, None
+    for line in Path(path).read_text().splitlines():
+        if match := re.match(r"K=(\d+) L=(\d+):", line):
+            at = tuple(map(int, match.groups()))
+        elif line.startswith("  strength "):
+            found.setdefault(at, []).append(line)
+    return found
 
 
 def kind(code):
     """The color of a code."""
     kinds, sizes = {part.kind for part in code}, [part.size for part in code]
-    for name in ("antiprism", "polygon", "pyramid"):
+    for name in ("icosahedron", "antiprism", "polygon", "pyramid"):
         if name in kinds:
             return name
     if len(code) == 1:
@@ -60,8 +74,10 @@ def main():
     parser.add_argument("--starts", type=int, default=16)
     parser.add_argument("--classes", type=int, nargs="+", default=list(range(3, 13)))
     parser.add_argument("--solved", type=int, default=10, help="solve up to so many classes")
+    parser.add_argument("--solves", help="an earlier output, whose solves are taken")
     parser.add_argument("--figure")
     given = parser.parse_args()
+    kept = {} if given.solves is None else earlier(given.solves)
     least, depths = 1e-6, (2, 3, 4, 5)
     with style():
         figure, panels = plt.subplots(1, len(depths), figsize=(15, 5.5), sharey=True)
@@ -71,19 +87,20 @@ def main():
             edges = [least, *(x.strength for x in changes), 1.0]
             names = [changes[0].below, *(x.above for x in changes)]
             print(f"K={K} L={layers}: " + "; ".join(str(x) for x in changes), flush=True)
+            points = [] if given.solves is None else kept.get((K, layers), [])
             for low, high, code in zip(edges[:-1], edges[1:], names, strict=True):
                 panel.barh(K, high - low, left=low, color=COLORS[kind(code)], height=0.86, edgecolor="white")
                 if high / low > 5 and kind(code) != "zero":
                     panel.text(np.sqrt(low * high), K, codes.name(code), ha="center", va="center", fontsize=6)
-                if not given.starts or kind(code) == "zero" or given.solved < K:
-                    continue
-                t = float(np.sqrt(max(low, 1e-4) * high)) if high > 1e-4 else float(np.sqrt(low * high))
-                value = group_codes.value_of(code, K, layers, t).value
-                found = solved(K, layers, t, given.starts)
-                apart = (found - value) / value
-                word = "the same" if abs(apart) < 1e-10 else "LOWER" if apart < 0 else "not found"
-                print(f"  strength {t:.4g}: {codes.name(code)} {value:.10f}, starts {found:.10f}: {word}", flush=True)
-                color = {"the same": "black", "LOWER": "red", "not found": "white"}[word]
+                if given.solves is None and given.starts and kind(code) != "zero" and given.solved >= K:
+                    t = float(np.sqrt(max(low, 1e-4) * high)) if high > 1e-4 else float(np.sqrt(low * high))
+                    found, value = solved(K, layers, t, given.starts), group_codes.value_of(code, K, layers, t).value
+                    word = "the same" if abs(found - value) < 1e-10 * value else "LOWER" if found < value else "higher"
+                    points.append(f"  strength {t:.4g}: {codes.name(code)} {value:.10f}, starts {found:.10f}: {word}")
+            for line in points:
+                print(line, flush=True)
+                t, word = float(line.split()[1].rstrip(":")), line.rpartition(": ")[2]
+                color = {"the same": "black", "LOWER": "red"}.get(word, "white")
                 panel.plot(t, K, "o", color=color, markeredgecolor="black", markersize=4)
         panel.set(xscale="log", xlim=(least, 0.4), title=f"L = {layers}", xlabel="strength")
         panel.set_yticks(given.classes)

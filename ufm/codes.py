@@ -5,6 +5,7 @@ of the other parts. Logits of a part are a Gram matrix, with an amplitude of its
 
     "4"          simplex on 4 classes: I - J/4, the collapse of these classes; "2" is an antipodal pair
     "antiprism8" an even number of classes on a polygon, every other one raised, the rest lowered: rank 3
+    "icosahedron" its 12 corners: rank 3
     "frame4"     orthogonal frame: I, what MSE without bias has; "frame" alone takes all classes
     "pyramid5"   an odd number of classes: two pairs and the top; "pyramid" alone takes all classes
     "polygon5"   regular polygon in the plane: cos(2 pi (i - j)/5); "polygon" alone takes all classes
@@ -40,7 +41,7 @@ class Part:
     def rank(self) -> int:
         """Rank of the logits."""
         r = self.size
-        return {"simplex": r - 1, "frame": r, "pyramid": (r + 1) // 2, "polygon": 2, "antiprism": 3}[self.kind]
+        return {"simplex": r - 1, "frame": r, "pyramid": (r + 1) // 2, "polygon": 2}.get(self.kind, 3)
 
     def modes(self) -> list[np.ndarray]:
         """Matrices (size, size) whose sum, each with an amplitude > 0 of its own, are the logits of the part.
@@ -52,6 +53,10 @@ class Part:
             return [np.eye(r) - 1.0 / r]
         if self.kind == "frame":
             return [np.eye(r)]
+        if self.kind == "icosahedron":
+            ring = np.array([[0.0, s, t * (1.0 + 5.0**0.5) / 2.0] for s in (1.0, -1.0) for t in (1.0, -1.0)])
+            corners = np.vstack([np.roll(ring, k, axis=1) for k in range(3)])
+            return [corners @ corners.T / (corners[0] @ corners[0])]
         turn = 2.0 * np.pi * np.arange(r) / r
         sign = (-1.0) ** np.arange(r)
         if self.kind in ("polygon", "antiprism"):
@@ -91,7 +96,7 @@ def parse(text: str, classes: int) -> Code:
     word = text.removeprefix(PREFIX)
     parts = []
     for item in word.split("+"):
-        match = re.fullmatch(r"(pyramid|polygon|antiprism|frame)?(\d*)", item.strip())
+        match = re.fullmatch(r"(pyramid|polygon|antiprism|icosahedron|frame)?(\d*)", item.strip())
         if match is None or not (match[1] or match[2]):
             raise InputError(f"code = {word!r}: must be sizes, pyramidN or polygonN joined by +, as in 2+2+2, pyramid")
         kind = match[1] or "simplex"
@@ -101,8 +106,9 @@ def parse(text: str, classes: int) -> Code:
     total = sum(part.size for part in parts)
     require(total == classes, "code", word, f"parts that add up to classes = {classes}, not {total}")
     for part in parts:
-        least = {"simplex": 1, "frame": 1, "pyramid": 3, "polygon": 3, "antiprism": 4}[part.kind]
+        least = {"simplex": 1, "frame": 1, "pyramid": 3, "polygon": 3, "antiprism": 4, "icosahedron": 12}[part.kind]
         require(part.size >= least, "code", word, f"one whose {part.kind} has at least {least} classes")
+        require(part.kind != "icosahedron" or part.size == 12, "code", word, "one whose icosahedron has 12 classes")
         parity = {"pyramid": 1, "antiprism": 0}.get(part.kind, part.size % 2)
         word_of = f"one whose {part.kind} has an {'odd' if parity else 'even'} number of classes"
         require(part.size % 2 == parity, "code", word, word_of)

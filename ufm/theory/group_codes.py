@@ -11,6 +11,7 @@ Parts of a code (`ufm.codes`) see of each other only that all other logits are z
         (r/K) log(1 + (r-1) e^-a + (K-r) e^{-a (r-1)/r}) + kappa (r-1) a^p
     polygon of r classes, logits S cos(2 pi (i-j)/r):
         (r/K) log(sum_j e^{-S (1 - cos 2 pi j/r)} + (K-r) e^-S) + 2 kappa (S r/2)^p
+    icosahedron, r = 12, logits S times its corners' cosines 1, +-1/sqrt 5, -1: singular values 4 S, three times
     antiprism of an even number r of classes, logits A cos(2 pi (i-j)/r) + B (-1)^(i-j): rank 3, r = 8 is the first
     that wins (this package: found by random starts):
         (r/K) log(sum_j e^{-A (1 - cos 2 pi j/r) - B (1 - (-1)^j)} + (K-r) e^{-A-B}) + kappa (2 (A r/2)^p + (B r)^p)
@@ -66,6 +67,12 @@ def _polygon(v: Array, r: Any, K: Any) -> tuple[Array, Array, Array]:
     return risk, (0.5 * S * r)[None], jnp.full((1,), 2.0)
 
 
+def _icosahedron(v: Array, r: Any, K: Any) -> tuple[Array, Array, Array]:
+    (S,), g = jnp.exp(v), 5.0**-0.5
+    others = 5.0 * (jnp.exp(-S * (1.0 - g)) + jnp.exp(-S * (1.0 + g))) + jnp.exp(-2.0 * S)
+    return (r / K) * jnp.log1p(others + (K - r) * jnp.exp(-S)), (4.0 * S)[None], jnp.full((1,), 3.0)
+
+
 def _antiprism(v: Array, r: Any, K: Any) -> tuple[Array, Array, Array]:
     A, B = jnp.exp(v)
     j = jnp.arange(1.0, WIDEST)
@@ -83,7 +90,13 @@ def _pyramid(v: Array, r: Any, K: Any) -> tuple[Array, Array, Array]:
     return (top + (r - 1.0) * base) / K, jnp.stack([a, sigma]), jnp.stack([0.5 * (r - 1.0), 1.0])
 
 
-RISKS = {"simplex": (_simplex, 1), "polygon": (_polygon, 1), "antiprism": (_antiprism, 2), "pyramid": (_pyramid, 3)}
+RISKS = {
+    "simplex": (_simplex, 1),
+    "icosahedron": (_icosahedron, 1),
+    "polygon": (_polygon, 1),
+    "antiprism": (_antiprism, 2),
+    "pyramid": (_pyramid, 3),
+}
 GRIDS = {
     1: np.linspace(-4.0, 6.0, 400)[:, None],
     2: np.stack(np.meshgrid(*[np.linspace(-4.0, 6.0, 80)] * 2, indexing="ij"), -1).reshape(-1, 2),
@@ -217,6 +230,7 @@ def parts_for(classes: int) -> list[Part]:
     return [
         *simplices,
         *(Part("polygon", r) for r in range(5, classes + 1)),
+        *(Part("icosahedron", 12) for _ in range(classes >= 12)),
         *(Part("antiprism", r) for r in range(6, classes + 1, 2)),
         *(Part("pyramid", r) for r in range(3, classes + 1, 2)),
     ]
@@ -249,7 +263,7 @@ def best_codes(classes: int, layers: int, strength: Any) -> tuple[np.ndarray, li
 
 
 def _ordered(code: Code) -> Code:
-    kinds = {kind: i for i, kind in enumerate(("antiprism", "polygon", "pyramid", "simplex"))}
+    kinds = {kind: i for i, kind in enumerate(("icosahedron", "antiprism", "polygon", "pyramid", "simplex"))}
     return tuple(sorted(code, key=lambda p: (kinds[p.kind], -p.size)))
 
 
