@@ -189,7 +189,9 @@ def multistart(
     problem.loss.check(problem.classes)
     require(saddles in SADDLES, "saddles", saddles, suggestion(str(saddles), SADDLES))
     named = [] if init is None else [init] if isinstance(init, (Params, str)) else list(init)
-    starts = (0 if named else 1) if starts is None else starts
+    if isinstance(init, Params):
+        require(starts in (None, 1), "starts", starts, "1 when an initial point is given (or name it in a list)")
+    starts = 0 if isinstance(init, Params) else (0 if named else 1) if starts is None else starts
     require_whole("starts", starts, 0 if named else 1)
     require(np.isfinite(scale) and scale >= 0, "scale", scale, "a finite number >= 0")
     require(bool(np.isfinite(bias_mean)), "bias_mean", bias_mean, "a finite number")
