@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import difflib
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -82,17 +82,22 @@ def as_key(key: Any, seed: Any = None) -> Any:
     return key
 
 
-def read_call(text: str, field: str, known: Mapping[str, Iterable[str]]) -> tuple[str, dict[str, float]]:
-    """Read ``name`` or ``name:key=value,...``; ``known`` maps each name to the keys that it takes."""
+def read_call(
+    text: str, field: str, known: Mapping[str, Iterable[str]], words: Collection[str] = ()
+) -> tuple[str, dict[str, Any]]:
+    """Read ``name`` or ``name:key=value,...``; ``known`` maps each name to the keys that it takes.
+
+    Values are numbers, but those of the keys ``words`` are kept as they are.
+    """
     name, _, rest = text.partition(":")
     require(name in known, field, name, suggestion(name, known))
-    keys, values = list(known[name]), {}
+    keys, values = list(known[name]), dict[str, Any]()
     for item in filter(None, rest.split(",")):
         key, _, value = item.partition("=")
         allowed = suggestion(key, keys) if keys else f"absent: {name} has no hyper-parameters"
         require(key in keys, f"hyper-parameter of {field} {name}", key, allowed)
         try:
-            values[key] = float(value)
+            values[key] = value if key in words else float(value)
         except ValueError:
             raise InputError(f"{key} = {value!r}: must be a number") from None
     return name, values

@@ -323,7 +323,8 @@ class Problem:
         """
         dtype = jnp.zeros(()).dtype if dtype is None else jnp.dtype(dtype)
         sizes = (self.classes, self.dim, self.columns, Bias(self.bias).shape(self.classes))
-        return self.model.onto(Params(*_random_start(as_key(key), scale, bias_mean, sizes, dtype)))
+        key = as_key(key)
+        return self.model.start(self, Params(*_random_start(key, scale, bias_mean, sizes, dtype)), key)
 
     def __eq__(self, other: object) -> bool:
         return alike(self, other)

@@ -13,19 +13,24 @@ import ufm
 from ufm.atlas import Theorem, Verdict
 from ufm.atlas.papers import (
     binary,
+    dang2023,
     dynamics,
     fang2021,
+    garrod2025,
     hong2024,
     li2025,
     li2025_bias,
     mse,
     rediscovering,
+    sukenik2023,
+    sukenik2024,
     thrampoulidis2022,
+    tirer2022,
     zhou2022,
     zhou2022_landscape,
     zhu2021,
 )
-from ufm.theory import closed_forms
+from ufm.theory import closed_forms, depth, group_codes
 from ufm.theory import spheres as sphere_theory
 from ufm.theory.closed_forms import Logits
 from ufm.theory.spheres import Cosines
@@ -58,6 +63,12 @@ class Mutation:
     def __str__(self) -> str:
         return f"{self.theorem}-{self.name}-{self.before.name.lower()}"
 
+
+DEEP_SQUARES = decays(CE, 0.02, 0.01, loss=ufm.losses.MSE(), bias="none", model=ufm.models.Deep(2))
+DEEP_FREE = decays(DEEP_SQUARES, 0.02, 0.01, 0.0, bias="per_class")
+DEEP_PAIRS = ufm.Problem(6, 6, 2, ufm.losses.CE(), ufm.Decay(0.01, 0.005), bias="none", model=ufm.models.Deep(2))
+DEEP_TWO = dataclasses.replace(DEEP_SQUARES, classes=2, dim=3, decay=ufm.Decay(0.25, 0.16))
+DEEP_RELU = ufm.Problem(6, 6, 1, ufm.losses.MSE(), ufm.Decay(1e-3, 1e-3), bias="none", model=ufm.models.Deep(4, "relu"))
 
 # Wrong formulas that several theorems share -----------------------------------------------------
 
@@ -327,6 +338,45 @@ MUTATIONS = [
         bias_still_decayed_in_full,
     ),
     Mutation("binary/outputs", CE, binary, "outputs_of", strength_of_K),
+    Mutation(  # n left out
+        "dang2023/mse", DEEP_SQUARES, depth, "strength", lambda f, p: f(p) / p.per_class ** (1 / 3)
+    ),
+    Mutation(
+        "dang2023/mse-bias", DEEP_FREE, dang2023, "squares_value", lambda f, p: f(p) * p.classes / (p.classes - 1)
+    ),
+    Mutation(  # with one matrix collapse is optimal, and certified
+        "dang2023/ce",
+        dataclasses.replace(DEEP_PAIRS, model=ufm.models.Deep(1)),
+        dang2023,
+        "collapsed_value",
+        lambda f, p: 0.99 * f(p),
+    ),
+    Mutation(
+        "dang2023/ce",
+        DEEP_PAIRS,
+        dang2023,
+        "collapsed_value",
+        lambda f, p: group_codes.value_of("2+2+2", 6, 2, depth.strength(p)).value,
+        before=REFUTED,
+        after=Verdict.INCONCLUSIVE,
+    ),
+    Mutation("garrod2025/low-rank", DEEP_PAIRS, garrod2025, "low_rank_code", lambda f, K: str(K)),
+    Mutation(
+        "garrod2025/codes",
+        DEEP_PAIRS,
+        garrod2025,
+        "best_code",
+        lambda f, p: dataclasses.replace(f(p), value=f(p).value * (1 + 1e-6)),
+    ),
+    Mutation("tirer2022/extended", DEEP_SQUARES, tirer2022, "frame_gram", lambda f, p: f(p) - 1 / p.classes),
+    Mutation("sukenik2023/binary", DEEP_TWO, sukenik2023, "zero_threshold", lambda f, p: f(p) / 4),
+    Mutation(
+        "sukenik2024/low-rank",
+        DEEP_RELU,
+        sukenik2024,
+        "penalty_ratio",
+        lambda f, K, L: f(K, L) * 2 ** (-1 / (L + 1)),
+    ),
     Mutation("dynamics/flow", decays(BCE, 0.02, 0.02, 0.05), dynamics, "kept", lambda f, decay: np.sqrt(f(decay))),
     Mutation("dynamics/descent", decays(BCE, 0.02, 0.02, 0.05), dynamics, "imbalance_after", without_square_of_step),
     Mutation("dynamics/critical", BCE, dynamics, "balance", lambda f, p, x: f(decays(p, p.decay.W, p.decay.W), x)),

@@ -107,7 +107,8 @@ class Evidence:
     def solution(self) -> Solution:
         """Best solution of the starts, in float64 whatever JAX's default."""
         with float64_scope():
-            return free_solve(self.problem, self.seed, starts=self.starts)
+            codes = self.problem.model.codes(self.problem)
+            return free_solve(self.problem, self.seed, starts=self.starts, init=list(codes) or None)
 
     @property
     def critical(self) -> Solution:
@@ -122,7 +123,10 @@ class Evidence:
         """The evidence of another random start, solved to the last digits."""
         other = Evidence(self.problem, self.seed + 1)
         with float64_scope():
-            other.solution = free_solve(self.problem, other.seed, SHARPEST, starts=self.starts)
+            codes = self.problem.model.codes(self.problem)
+            other.solution = free_solve(
+                self.problem, other.seed, SHARPEST, starts=self.starts, init=list(codes) or None
+            )
         return other
 
     @functools.cached_property
@@ -176,7 +180,7 @@ class Evidence:
     def collapse(self) -> Collapse:
         """Collapse metrics of the solution."""
         x = self.solution.params
-        return collapse(x.W, x.H, self.problem.labels, x.b)
+        return collapse(*self.problem.model.head(x), self.problem.labels, x.b)
 
     @functools.cached_property
     def bias(self) -> np.ndarray:

@@ -20,7 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 LOSSES = ("bce", "ce", "focal:gamma=", "ls:alpha=", "mse:kappa=", "logistic")
-MODELS = ("linear", "spheres:gamma=")
+MODELS = ("linear", "spheres:gamma=", "deep:layers=", "deep:activation=relu,layers=")
 SOLVERS = ("newton", "lbfgs", "lifted", "sgd:lr=", "adam:lr=", "adamw:lr=")
 """What a shell completes; written out, because JAX takes a second to load."""
 
@@ -69,7 +69,7 @@ PROBLEM_OPTIONS = [
         default="linear",
         shell_complete=completed(MODELS),
         show_default=True,
-        help="linear, or spheres:gamma=8 (unit features and rows of W)",
+        help="linear, spheres:gamma=8 (unit features and rows of W), deep:layers=2 or deep:layers=2,activation=relu",
     ),
     click.option("--weights", metavar="W_1,...,W_K", help="share of each class in the loss  [default: n_k/N]"),
     click.option("--offset", metavar="X", help="constant added to the logits: a number, or K of them"),
@@ -79,7 +79,8 @@ PROBLEM_OPTIONS = [
 ]
 SOLVER_OPTIONS = [
     click.option("--seed", type=int, default=0, show_default=True, help="of the random start"),
-    click.option("--starts", type=int, default=1, show_default=True, help="random starts; the best is shown"),
+    click.option("--starts", type=int, help="random starts; the best is shown  [default: 1, none with --init]"),
+    click.option("--init", multiple=True, help="start at a group code: code:2+2+2, code:pyramid, code:polygon; repeat"),
     click.option(
         "--solver",
         default="newton",
@@ -218,6 +219,7 @@ def solutions(problem: Any, given: dict[str, Any]) -> list[Any]:
 
     names = {"starts": "starts", "scale": "init_scale", "bias_mean": "init_bias", "dtype": "dtype"}
     options = {name: given[option] for name, option in names.items()}
+    options["init"] = given.get("init") or None
     with progress_bar("solve", "step") as advance:
         return solvers.multistart(
             problem,

@@ -52,7 +52,9 @@ def command(as_json: bool, **given: Any) -> None:
 def landscape_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
     """The answer of ``ufm landscape`` as one dictionary; draws the figures where asked to."""
     from ufm import landscape, solvers, theory
+    from ufm._base import require
 
+    require(problem.model.multiplicative, "model", str(problem.model), "linear: a free classifier")
     known = landscape.what_is_known(problem)
     report: dict[str, Any] = {"problem": problem_json(problem), "known": known, "spectrum": None, "rates": None}
     exact, rungs, points, solved, run = None, [], [], None, None

@@ -81,7 +81,7 @@ def solve_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
     scores = collapse = None
     if problem.labeled:
         scores = metrics.scores(*problem.model.layers(params), labels)
-        collapse = vars(metrics.collapse(params.W, params.H, labels, params.b))
+        collapse = vars(metrics.collapse(*problem.model.head(params), labels, params.b))
     report = {
         "problem": problem_json(problem),
         "value": float(best.value),
@@ -116,8 +116,14 @@ def solve_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
         "scores": scores,
         "collapse": collapse,
     }
-    if given["starts"] > 1:
+    if len(found) > 1:
         report["starts"] = [float(s.value) for s in found]
+        random = len(found) - len(given["init"])
+        names = [f"random {i}" for i in range(random)] + list(given["init"])
+        report["tried"] = [
+            {"start": name, "value": float(s.value), "status": s.status_name}
+            for name, s in zip(names, found, strict=True)
+        ]
     return report
 
 
@@ -158,6 +164,7 @@ def show(report: dict[str, Any]) -> None:
     if "starts" in report:
         values = report["starts"]
         rows.append(["values of the starts", f"{min(values):.12g} ... {max(values):.12g}", f"{len(values)} starts"])
+        rows += [[x["start"], number(x["value"]), x["status"]] for x in report["tried"] if "code" in x["start"]]
     table(title, ["", "solved", heading], rows)
     if not proven:
         click.echo(f"The best symmetric point is not proven to be the minimum: {closed['reason']}.")

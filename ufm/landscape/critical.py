@@ -177,6 +177,7 @@ def examine(problem: Problem, params: Params, tol: float = 1e-8, limit: int = DE
     dtype = np.dtype(params.H.dtype)
     least = least_tolerance(dtype)
     remedy = "" if dtype == np.float64 else "; for less, run jax.config.update('jax_enable_x64', True) and solve again"
+    require(problem.model.multiplicative, "model", str(problem.model), "linear: a free classifier")
     require(tol >= least, "tol", tol, f"at least {least:.1e} for a point in {dtype.name}{remedy}")
     with float64_scope():
         return _examine(widened(problem), cast(params, jnp.float64), tol, limit)

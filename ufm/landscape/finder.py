@@ -61,6 +61,7 @@ _refine_all = jax.jit(jax.vmap(_refine, (None, 0, 0, None)), static_argnums=3)
 
 def structured_starts(problem: Problem, starts: int, seed: int = 0) -> list[Params]:
     """Random starts of many sizes, half of them with classes merged in random groups and a little noise."""
+    require(problem.model.multiplicative, "model", str(problem.model), "linear: a free classifier")
     rng = np.random.default_rng(seed)
     K, d = problem.classes, problem.dim
     points = []

@@ -35,6 +35,8 @@ class Loss:
     """Whether ``l(., k)`` is convex, so that the lifted problem is convex too."""
     shift_invariant: bool
     """Whether ``l(z + c 1, k) = l(z, k)`` for every ``c``."""
+    infimum: float | None = None
+    """A number that the loss never goes below; None where none is known."""
     symmetric: bool = False
     """Whether permuting the classes changes nothing: what every closed form rests on."""
     takes_columns: ClassVar[bool] = False

@@ -28,6 +28,7 @@ class BCE(Loss):
 
     name = "bce"
     convex = True
+    infimum = 0.0
     shift_invariant = False
     symmetric = True
     takes_columns = True

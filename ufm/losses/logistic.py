@@ -29,6 +29,7 @@ class Logistic(Loss):
 
     name = "logistic"
     convex = True
+    infimum = 0.0
     shift_invariant = False
 
     def __call__(self, logits: Array, label: Array | int) -> Array:

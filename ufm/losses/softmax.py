@@ -103,6 +103,7 @@ class CE(Loss):
 
     name = "ce"
     convex = True
+    infimum = 0.0
     shift_invariant = True
     symmetric = True
     takes_columns = True
@@ -140,6 +141,7 @@ class LabelSmoothing(Loss):
     alpha: Any = 0.1
     name = "ls"
     convex = True
+    infimum = 0.0
     shift_invariant = True
     symmetric = True
     takes_columns = True
@@ -188,6 +190,7 @@ class Focal(Loss):
     gamma: Any = 2.0
     name = "focal"
     convex = False
+    infimum = 0.0
     shift_invariant = True
     symmetric = True
 

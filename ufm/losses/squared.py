@@ -31,6 +31,7 @@ class MSE(Loss):
     beta: Any = 1.0
     name = "mse"
     convex = True
+    infimum = 0.0
     shift_invariant = False
     symmetric = True
     takes_columns = True

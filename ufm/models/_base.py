@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ufm._base import write_call
+from ufm._base import InputError, write_call
 from ufm.models._params import Params
 from ufm.models._scaled import Scaled
 
@@ -74,6 +74,8 @@ class Model:
     """The model in words, where a theorem needs it."""
     multiplicative: ClassVar[bool] = False
     """Whether logits are products ``W H`` of free factors with quadratic decays, of which the theorems speak."""
+    decayed: ClassVar[bool] = False
+    """Whether W is a variable that decays, so that ``sqrt(2 f/decay_W)`` bounds it."""
     collapses: ClassVar[bool] = False
     """Whether the best features at fixed (W, b) are unique per class where the loss is convex."""
 
@@ -92,6 +94,26 @@ class Model:
     def onto(self, params: Params) -> Params:
         """The point of the model that is nearest to any ``params`` of its shapes; itself where all are allowed."""
         return params
+
+    def start(self, problem: Problem, params: Params, key: Array) -> Params:
+        """A random start, made from normal ``params`` W (K, d), H (d, columns) and b, and a ``key`` for more."""
+        return self.onto(params)
+
+    def factored(self, problem: Problem, X: Array) -> Params:
+        """A point with logits ``X`` (K, columns) and no bias, for starts that are given as logits.
+
+        Raises:
+            InputError: unless overridden.
+        """
+        raise InputError(f"model = {self}: must be linear or deep, to start from given logits")
+
+    def codes(self, problem: Problem) -> tuple[str, ...]:
+        """Group codes (`ufm.codes`) to start at as well, where random starts are known to end in local minima."""
+        return ()
+
+    def head(self, params: Params) -> tuple[Array, Array]:
+        """The last matrix and the features that it acts on: what collapse is measured of."""
+        return params.W, params.H
 
     def check(self, problem: Problem) -> None:
         """Raise `InputError` where the model does not fit the sizes of ``problem``."""

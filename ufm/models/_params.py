@@ -13,6 +13,7 @@ from ufm._base import pytree
 class Params:
     """A point: classifier ``W`` (K, d), features ``H`` (d, columns) and bias ``b``.
 
+    In deep models ``W`` is a tuple of matrices from the classifier down: ``W[0] @ ... @ W[-1] @ H`` are the logits.
     ``b`` has shape (K,) for a bias per class, () for a unified one, and is None without a bias.
     """
 

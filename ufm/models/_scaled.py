@@ -8,6 +8,7 @@ and one stopping rule suit all decays and sizes.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ class Scaled:
         return Scaled(
             problem,
             Params(
-                jnp.sqrt(jnp.asarray(decay.W, dtype)),
+                jax.tree.map(lambda _: jnp.sqrt(jnp.asarray(decay.W, dtype)), params.W),
                 features[None, :] if features.ndim else features,
                 bias,
             ),
@@ -72,7 +73,7 @@ class Scaled:
         They do so when ``sqrt(decay_W decay_H)`` is the norm of the logit gradient at zero, about
         ``||grad loss(0)|| / sqrt(N (K - 1))``.
         """
-        problem, dtype = self.problem, self.scale.W.dtype
+        problem, dtype = self.problem, self.scale.H.dtype
         if not problem.model.multiplicative:  # no products, no valley; and W must stay where it is
             return jnp.ones((), dtype)
         slope = jnp.linalg.norm(jax.grad(problem.loss)(jnp.zeros(problem.classes, dtype), 0))
@@ -91,8 +92,8 @@ class Scaled:
             image = self.gradient(plain(self.outward(direction)))
             if self.inflation is None:
                 return image
-            excess = self.inflation - 1.0
-            return Params(image.W + excess * direction.W, image.H + excess * direction.H, image.b)
+            W, H = axpy(self.inflation - 1.0, (direction.W, direction.H), (image.W, image.H))
+            return Params(W, H, image.b)
 
         return product
 
@@ -111,4 +112,4 @@ class Scaled:
 
 def half_square(point: Params) -> Array:
     """``(||W||^2 + ||H||^2)/2``: in scaled variables, what the decays of W and H cost."""
-    return 0.5 * (jnp.sum(point.W**2) + jnp.sum(point.H**2))
+    return 0.5 * functools.reduce(jnp.add, (jnp.sum(x**2) for x in jax.tree.leaves((point.W, point.H))))

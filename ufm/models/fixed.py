@@ -34,6 +34,7 @@ class FixedClassifier(Linear):
     name = "fixed"
     kind = "a given classifier"
     multiplicative = False
+    decayed = False
 
     def check(self, problem: Problem) -> None:
         shape, expected = np.shape(self.W), (problem.classes, problem.dim)

@@ -19,6 +19,7 @@ from jax import Array
 from ufm import blocks
 from ufm._base import matmul, operator_norm, pytree
 from ufm.models._base import Model
+from ufm.models._factors import balanced_factors
 from ufm.models._params import Params
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Linear(Model):
     name = "linear"
     kind = "a free classifier"
     multiplicative = True
+    decayed = True
     collapses = True
 
     def layers(self, params: Params) -> tuple[Array, Array]:
@@ -48,6 +50,12 @@ class Linear(Model):
         C, F = self.layers(params)
         decay = problem.decay
         return 0.5 * (decay.W * jnp.sum(C**2) + decay.H * problem.weighted_sum(jnp.sum(F**2, axis=0)))
+
+    def factored(self, problem: Problem, X: Array) -> Params:
+        if not self.multiplicative:
+            return super().factored(problem, X)
+        (W,), H = balanced_factors(problem, X, (problem.dim,))
+        return Params(W, H)
 
     def hessian(self, problem: Problem, params: Params) -> Callable[[Params], Params]:
         """``direction -> Hessian direction`` at ``params``, with all that depends on the point alone computed once.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ufm.solvers._core import TOLERANCES, Solution, Status, answered, least_tolerance, run
-from ufm.solvers._solve import best_of, eliminates, float_dtype, multistart, parse, resolve, solve
+from ufm.solvers._solve import best_of, coded, eliminates, float_dtype, multistart, parse, resolve, solve
 from ufm.solvers.gradient import Gradient
 from ufm.solvers.lbfgs import LBFGS
 from ufm.solvers.lifted import Lifted
@@ -21,6 +21,7 @@ __all__ = [
     "Status",
     "answered",
     "best_of",
+    "coded",
     "eliminates",
     "float_dtype",
     "judged",

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ufm._base import pytree, require
-from ufm.models import Linear
+from ufm.models import Deep, Linear
 from ufm.problem import Params, Problem
 
 
@@ -230,6 +230,7 @@ def reached(relative: Array, tol: float | None) -> Array:
 
 
 def require_products(problem: Problem, solver: str, *, free: bool = False) -> None:
-    """Raise `InputError` unless points are plain arrays with quadratic decays (and W is a variable, if ``free``)."""
-    fits = isinstance(problem.model, Linear) and (problem.model.multiplicative or not free)
-    require(fits, "model", str(problem.model), f"linear for the solver {solver}")
+    """Raise `InputError` unless points are plain arrays with quadratic decays (a free W and H, if ``free``)."""
+    model = problem.model
+    fits = model.multiplicative if free else isinstance(model, Linear | Deep)
+    require(fits, "model", str(model), f"linear {'' if free else 'or deep '}for the solver {solver}")

@@ -14,8 +14,8 @@ import numpy as np
 import optax
 from jax import Array
 
-from ufm import symmetry
-from ufm._base import as_key, read_call, require, suggestion
+from ufm import codes, symmetry
+from ufm._base import as_key, read_call, require, require_whole, suggestion
 from ufm.problem import Params, Problem, require_single
 from ufm.solvers import classwise
 from ufm.solvers import saddles as points
@@ -42,6 +42,9 @@ OPTIONS: dict[str, tuple[str, ...]] = dict.fromkeys(NAMED, ()) | {
 }
 
 SADDLES = ("leave", "keep")
+AMPLITUDES = tuple(map(float, np.geomspace(0.5, 50.0, 12)))
+"""Amplitudes of a code's logits that are tried: Newton's method does the rest."""
+Start = Params | str
 ESCAPES = 3
 """Saddles that a solve leaves: the first one by symmetry, and others that lie on the way down from it."""
 
@@ -80,12 +83,12 @@ def solve(
     problem: Problem,
     key: Array | int = 0,
     solver: Solver | str | None = None,
-    init: Params | None = None,
+    init: Start | Sequence[Start] | None = None,
     *,
     seed: int | None = None,
     eliminate: bool = True,
     saddles: str = "leave",
-    starts: int = 1,
+    starts: int | None = None,
     scale: float = 1.0,
     bias_mean: float = 0.0,
     dtype: Any = None,
@@ -98,7 +101,8 @@ def solve(
         key: seed or JAX key of the random start; the same key gives the same result.
         seed: another name for a ``key`` that is a number.
         solver: from `ufm.solvers`, or its name; trust-region Newton by default.
-        init: starting point instead of a random one.
+        init: starting point instead of a random one: `Params`, or the name of a group code as `ufm.codes` reads it,
+            such as ``"code:2+2+2"``, ``"code:pyramid"`` or ``"code:polygon5+2"``; or several of them.
         eliminate: let Newton and L-BFGS minimize over the features exactly where the loss is convex: for
             any (W, b) the best features of a class coincide, so the problem with one feature per class has
             the same minimum at a cost that does not depend on n, and its random start is that of
@@ -106,15 +110,16 @@ def solve(
         saddles: a solve that converges to a strict saddle leaves it along a direction of negative curvature and
             goes on (Newton and L-BFGS; from the third saddle, and with other solvers, the status is ``saddle``).
             ``"keep"`` returns any critical point as converged, for those who look for them.
-        starts: number of random starts; the solution of lowest value is returned (`multistart`
-            returns them all).
+        starts: number of random starts (1, or none if ``init`` is given), beside what ``init`` names; the solution
+            of lowest value is returned (`multistart` returns them all).
         scale: of the random start (`Problem.init`).
         bias_mean: mean of the random start's bias.
         dtype: of the solve; JAX's default float if not given.
         progress: called from the host with (steps, residual) between chunks of the solve.
 
     Raises:
-        InputError: for a start of the wrong shape, a tolerance that the dtype cannot reach, or a batch of problems.
+        InputError: for a start of the wrong shape, a code that does not add up to K or does not fit into the
+            dimensions, a tolerance that the dtype cannot reach, or a batch of problems.
 
     >>> import jax; jax.config.update("jax_enable_x64", True)
     >>> import ufm
@@ -155,18 +160,20 @@ def multistart(
     problem: Problem,
     key: Array | int = 0,
     solver: Solver | str | None = None,
-    init: Params | None = None,
+    init: Start | Sequence[Start] | None = None,
     *,
     seed: int | None = None,
     eliminate: bool = True,
     saddles: str = "leave",
-    starts: int = 1,
+    starts: int | None = None,
     scale: float = 1.0,
     bias_mean: float = 0.0,
     dtype: Any = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> list[Solution]:
-    """All solutions of `solve` from ``starts`` random starts, in order; arguments and errors are those of `solve`.
+    """All solutions of `solve`, those of random starts first and then those of ``init``, each in order.
+
+    Arguments and errors are those of `solve`.
 
     >>> import jax; jax.config.update("jax_enable_x64", True)
     >>> import ufm
@@ -179,7 +186,11 @@ def multistart(
     require_single(problem)
     problem.loss.check(problem.classes)
     require(saddles in SADDLES, "saddles", saddles, suggestion(str(saddles), SADDLES))
-    require(isinstance(starts, (int, np.integer)) and starts >= 1, "starts", starts, "a whole number >= 1")
+    named = [] if init is None else [init] if isinstance(init, (Params, str)) else list(init)
+    if isinstance(init, Params):
+        require(starts in (None, 1), "starts", starts, "1 when an initial point is given (or name it in a list)")
+    starts = 0 if isinstance(init, Params) else (0 if named else 1) if starts is None else starts
+    require_whole("starts", starts, 0 if named else 1)
     require(np.isfinite(scale) and scale >= 0, "scale", scale, "a finite number >= 0")
     require(bool(np.isfinite(bias_mean)), "bias_mean", bias_mean, "a finite number")
     key = as_key(key, seed)
@@ -187,15 +198,45 @@ def multistart(
     solver = resolve(solver, dtype)
     eliminate = eliminate and eliminates(solver, problem)
     solved = symmetry.shared(problem) if eliminate else problem
-    if init is not None:
-        require(starts == 1, "starts", starts, "1 when an initial point is given")
-        start = _checked(problem, init, dtype)
-        begun = [dataclasses.replace(start, H=_means(problem, start.H)) if eliminate else start]
-    else:
-        keys = [key] if starts == 1 else jax.random.split(key, starts)
-        begun = [solved.init(k, scale, bias_mean, dtype) for k in keys]
+    keys = [key] if starts == 1 else jax.random.split(key, starts)
+    begun = [solved.init(k, scale, bias_mean, dtype) for k in keys]
+    for x in named:
+        if isinstance(x, str):
+            begun.append(coded(solved, x, dtype))
+        else:
+            start = _checked(problem, x, dtype)
+            begun.append(dataclasses.replace(start, H=_means(problem, start.H)) if eliminate else start)
     found = [_solve_one(solver, solved, start, progress, saddles == "leave") for start in begun]
     return [classwise.expanded(problem, s) for s in found] if eliminate else found
+
+
+def coded(problem: Problem, name: str, dtype: Any = None) -> Params:
+    """A start at a group code: its logits, of the amplitude that costs least, as factors of the model.
+
+    Args:
+        problem: linear or deep, of any counts.
+        name: as `ufm.codes` reads it.
+        dtype: of the start.
+
+    Raises:
+        InputError: for a name that is no code of K classes, a code of a rank that the dimensions do not allow, or a
+            model that does not start from logits.
+
+    >>> import ufm
+    >>> problem = ufm.Problem(5, 2, 1, ufm.losses.CE(), model=ufm.models.Deep(2))
+    >>> coded(problem, "code:polygon").H.shape
+    (2, 5)
+    """
+    code = codes.parse(name, problem.classes)
+    dtype = float_dtype(dtype)
+    X = jnp.asarray(codes.pattern(code)[:, problem.labels], dtype)
+    b = jax.tree.map(jnp.zeros_like, problem.init(0, dtype=dtype).b)
+    at = [dataclasses.replace(problem.model.factored(problem, t * X), b=b) for t in AMPLITUDES]
+    error = jnp.max(jnp.abs(problem.scores(at[0]) - AMPLITUDES[0] * X))
+    rank = sum(part.rank for part in code)
+    fits = bool(error <= 1e-3 * AMPLITUDES[0])
+    require(fits, "init", name, f"a code whose rank fits into all dimensions (this one has rank {rank})")
+    return min(at, key=lambda x: float(problem.objective(x)))
 
 
 def eliminates(solver: Solver | str | None, problem: Problem) -> bool:
@@ -260,8 +301,16 @@ def float_dtype(dtype: Any) -> Any:
 
 def _checked(problem: Problem, init: Params, dtype: Any) -> Params:
     expected = jax.eval_shape(lambda: problem.init(jax.random.key(0)))
-    for field in ("W", "H", "b"):
-        given, wanted = getattr(init, field), getattr(expected, field)
+    if isinstance(expected.W, tuple):
+        fits = isinstance(init.W, (tuple, list)) and len(init.W) == len(expected.W)
+        require(fits, "init.W", type(init.W).__name__, f"a tuple of {len(expected.W)} matrices")
+        init = dataclasses.replace(init, W=tuple(init.W))
+    pairs = [("H", init.H, expected.H), ("b", init.b, expected.b)]
+    if isinstance(expected.W, tuple):
+        pairs += [(f"W[{i}]", *pair) for i, pair in enumerate(zip(init.W, expected.W, strict=True))]
+    else:
+        pairs += [("W", init.W, expected.W)]
+    for field, given, wanted in pairs:
         absent = wanted is None
         require((given is None) == absent, f"init.{field}", given, "None" if absent else f"an array {wanted.shape}")
         if not absent:

@@ -233,7 +233,8 @@ def deflate(
     """Value, gradient and its norm after the inflation of the decays falls by ``drop``; nothing is evaluated again."""
 
     def fallen() -> tuple[Array, Params, Array]:
-        slope = Params(gradient.W - drop * point.W, gradient.H - drop * point.H, gradient.b)
+        W, H = axpy(-drop, (point.W, point.H), (gradient.W, gradient.H))
+        slope = Params(W, H, gradient.b)
         return value - drop * half_square(point), slope, norm(slope)
 
     return jax.lax.cond(drop > 0, fallen, lambda: (value, gradient, gradient_norm))

@@ -34,7 +34,8 @@ def shard(params: Params, mesh: Mesh) -> Params:
     axes = dict(zip(mesh.axis_names, mesh.devices.shape, strict=True))
     known = {"samples", "classes"}
     require(set(axes) <= known, "mesh.axis_names", mesh.axis_names, 'among "samples" and "classes"')
-    for axis, size, field in (("samples", params.H.shape[1], "H.shape[1]"), ("classes", params.W.shape[0], "classes")):
+    first, *rest = params.W if isinstance(params.W, tuple) else (params.W,)
+    for axis, size, field in (("samples", params.H.shape[1], "H.shape[1]"), ("classes", first.shape[0], "classes")):
         devices = axes.get(axis, 1)
         require(size % devices == 0, field, size, f"a multiple of the {devices} devices along {axis!r}")
     samples, classes = (axis if axis in axes else None for axis in ("samples", "classes"))
@@ -43,4 +44,5 @@ def shard(params: Params, mesh: Mesh) -> Params:
         return jax.device_put(x, NamedSharding(mesh, PartitionSpec(*axes)))
 
     b = None if params.b is None else put(params.b, *([classes] if params.b.ndim else []))
-    return Params(put(params.W, classes, None), put(params.H, None, samples), b)
+    W = (put(first, classes, None), *(put(x, None, None) for x in rest))
+    return Params(W if isinstance(params.W, tuple) else W[0], put(params.H, None, samples), b)

@@ -73,7 +73,7 @@ def class_numbers(problem: Problem, params: Params) -> dict[str, Array]:
         ends = [f"{side}_{end}" for side in ("positive", "negative") for end in ("min", "max")]
         return dict.fromkeys((*ends, *names), jnp.full((), jnp.nan, params.H.dtype))
     labels, counts = jnp.asarray(problem.labels), problem.multiplicity
-    collapse = metrics.collapse(params.W, params.H, labels, params.b, counts)
+    collapse = metrics.collapse(*problem.model.head(params), labels, params.b, counts)
     spread = metrics.scores(*problem.model.layers(params), labels, counts)
     ranges = {f"{side}_{end}": spread[side][end] for side in spread for end in ("min", "max")}
     return ranges | {name: getattr(collapse, name) for name in names}
@@ -96,7 +96,7 @@ def parts(problem: Problem, W: Array, value: Any, least: Any) -> tuple[Array, Ar
     """
     mean = jnp.mean(W, axis=0)
     # Where norms are fixed, the classifier is its own scale.
-    bound = jnp.sqrt(2.0 * jnp.abs(value) / problem.decay.W) if problem.model.multiplicative else jnp.linalg.norm(W)
+    bound = jnp.sqrt(2.0 * jnp.abs(value) / problem.decay.W) if problem.model.decayed else jnp.linalg.norm(W)
     size = least * bound
     return jnp.linalg.norm(mean) * problem.classes**0.5 > size, jnp.linalg.norm(W - mean[None, :]) > size
 
@@ -106,5 +106,5 @@ def regime(problem: Problem, params: Params, value: Array, least: Any) -> Array:
 
     In an imbalanced problem ``ETF`` means no more than a centered classifier that is not zero.
     """
-    shifted, split = parts(problem, params.W, value, least)
+    shifted, split = parts(problem, problem.model.head(params)[0], value, least)
     return jnp.where(shifted, Regime.MEAN_SHIFTED, jnp.where(split, Regime.ETF, Regime.ZERO))

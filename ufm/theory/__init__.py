@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ufm.theory import closed_forms, fixed_classifier, spheres
+from ufm.theory import closed_forms, depth, fixed_classifier, group_codes, spheres
 from ufm.theory.certificate import Certificate, certify, certify_normalized
 from ufm.theory.collapsed import collapsed_spectrum
 from ufm.theory.eigenvalues import Spectrum
@@ -26,7 +26,9 @@ __all__ = [
     "coarse_ce",
     "collapse_strength",
     "collapsed_spectrum",
+    "depth",
     "fixed_classifier",
+    "group_codes",
     "hessian_spectrum",
     "ladder",
     "merged",

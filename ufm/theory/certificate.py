@@ -43,8 +43,8 @@ from ufm._base import in_float64, is_traced, pytree
 from ufm.problem import Params, Problem
 from ufm.symmetry import collapsed
 from ufm.theory import rounding as errors
-from ufm.theory.regularizer import Dual, Part, Regularizer, regularizer
-from ufm.theory.rounding import depth, gamma, total
+from ufm.theory.regularizer import Dual, Regularizer, regularizer
+from ufm.theory.rounding import Part, depth, gamma, total
 
 POLISH = 8
 """Newton steps on the bias before the dual point is formed."""
@@ -119,7 +119,7 @@ def _certify(problem: Problem, params: Params, *, polish: bool) -> Certificate:
         point = polish_bias(problem, params)
         dual = dual_point(problem, problem.logits(point))
     least = jnp.min(jax.vmap(problem.loss.feasible_scale, (1, 0))(dual.u, dual.targets))
-    scale, known = penalty.scale(dual, least)
+    scale, known = penalty.scale(dual, params, least)
     conjugate, defect = mean_conjugate(problem, dual, scale)
     star, strength = penalty.conjugate(dual, params, scale, defect)
     constant = offset_part(problem, dual, scale, defect)
@@ -131,7 +131,12 @@ def _certify(problem: Problem, params: Params, *, polish: bool) -> Certificate:
     slope = jnp.abs(bound) - errors.infimum(problem.loss) * total(dual.shares)
     shrunk, moved = (jnp.where(x > 0, x * slope, 0.0) for x in (over, unbalanced))
     rounding = constant.rounding + conjugate.rounding + star.rounding + bias.rounding + shrunk
-    return certificate(value, bound - moved, scale, rounding)
+    bound, known = bound - moved, jnp.isfinite(bound - moved) & jnp.isfinite(rounding)
+    floor = penalty.floor(dual)
+    if floor is not None:
+        better = ~known | (floor.value > bound)
+        bound, rounding = jnp.where(better, floor.value, bound), jnp.where(better, floor.rounding, rounding)
+    return certificate(value, bound, scale, rounding)
 
 
 def certificate(value: Part, bound: Array, scale: Array, rounding: Array) -> Certificate:
@@ -158,16 +163,14 @@ def mean(shares: Array, terms: Array, known: Array) -> Part:
     return Part(total(shares * terms), total(shares * (known + lost)))
 
 
-def mean_loss(problem: Problem, params: Params, dual: Dual, units: int = 0) -> Part:
-    """The risk at the exact logits of ``params``, whose W and H are known to ``units`` u each; ``dual`` is theirs."""
+def mean_loss(problem: Problem, params: Params, dual: Dual, penalty: Regularizer) -> Part:
+    """The risk at the exact logits of ``params``; ``dual`` is theirs."""
     values, K, dtype = problem.losses(dual.logits), problem.classes, dual.logits.dtype
-    C, F = problem.model.layers(params)
-    rows, columns = jnp.sum(C**2, axis=1), jnp.sum(F**2, axis=0)
-    reach = 1.0 + jnp.sqrt(jnp.max(rows) * columns)
+    reach = 1.0 + penalty.sizes(params)
     for constant in (params.b, problem.offset):
         reach += 0.0 if constant is None else jnp.max(jnp.abs(jnp.asarray(constant, dtype)))
     user = errors.user(problem.loss)
-    change = gamma(problem.dim + K + 17 + user + 2 * units, dtype) * reach
+    change = gamma(penalty.terms + K + 17 + user, dtype) * reach
     slopes, curvature = errors.sensitivity(problem.loss, dual.u, values, dual.targets)
     known = gamma(K + 8 + user, dtype) * jnp.abs(values) + change * slopes + curvature * K * change**2
     return mean(dual.shares, values, known)
@@ -175,7 +178,7 @@ def mean_loss(problem: Problem, params: Params, dual: Dual, units: int = 0) -> P
 
 def objective(problem: Problem, params: Params, dual: Dual, penalty: Regularizer) -> Part:
     """``problem.objective`` in three parts, each with its error."""
-    risk, cost = mean_loss(problem, params, dual, penalty.units), penalty.penalty(params)
+    risk, cost = mean_loss(problem, params, dual, penalty), penalty.penalty(params)
     if params.b is None:
         return Part(risk.value + cost.value, risk.rounding + cost.rounding)
     of_bias = 0.5 * problem.decay.b * jnp.sum(params.b**2)

@@ -13,9 +13,9 @@ from ufm import geometry
 from ufm._base import InputError, in_float64
 from ufm.bias import Bias
 from ufm.losses import BCE, CE, Custom, Naive
-from ufm.models import Linear, Model, Spheres
+from ufm.models import Deep, Linear, Model, Spheres
 from ufm.problem import Params, Problem
-from ufm.theory import spheres
+from ufm.theory import depth, spheres
 from ufm.theory.certificate import certify
 from ufm.theory.reduction import Reduction, Regime, bias_stiffness, reduce_scalar, scalar_problem, static_part
 from ufm.theory.symmetric_certificate import closing
@@ -176,6 +176,8 @@ def minimizer(problem: Problem, key: Array | int | None = None) -> Minimizer:
     """
     if isinstance(problem.model, Spheres):
         return _on_spheres(problem, key)
+    if isinstance(problem.model, Deep):
+        return _deep(problem)
     found = symmetric_minimizer(problem)
     best, exact, bound, reason = found.reduction, found.exact, found.lower_bound, found.reason
     W, means, b = _factors(problem, best, key)
@@ -226,6 +228,19 @@ def _on_spheres(problem: Problem, key: Array | int | None) -> Minimizer:
     bound = float(found.lower_bound) if reason else best.value
     shift = -K * gamma * best.mean
     return Minimizer(params, best.value, best.regime, best.p - best.q, shift, best.bias, not reason, bound, reason)
+
+
+def _deep(problem: Problem) -> Minimizer:
+    """The best point known (`theory.depth`); proven where the certificate closes."""
+    try:
+        params, regime, gap, shift, bias = depth.candidate(problem)
+    except LookupError as unknown:
+        raise NoClosedForm(f"model = {problem.model.words}: {unknown}") from None
+    found = certify(problem, params)
+    exact = found.gap <= found.rounding <= BLUNT * abs(found.value)
+    reason = "" if exact else "no tight bound is known for several weight matrices here; lower points are not excluded"
+    bound = found.value if exact else float(found.lower_bound)
+    return Minimizer(params, found.value, regime, gap, shift, bias, bool(exact), bound, reason)
 
 
 def _judged_at(problem: Problem, best: Reduction, W: Any, means: Any, b: Any) -> tuple[bool, float, str]:

@@ -19,20 +19,15 @@ import jax.numpy as jnp
 from jax import Array
 
 from ufm._base import matmul
-from ufm.models import FixedClassifier, Linear, Model, Params, Spheres
+from ufm.losses import MSE
+from ufm.models import Deep, FixedClassifier, Linear, Model, Params, Spheres
 from ufm.problem import Problem
 from ufm.theory import rounding as errors
-from ufm.theory.rounding import depth, gamma, total
+from ufm.theory import shrinkage
+from ufm.theory.rounding import Part, depth, gamma, total
 
 USER = 16
 """Factor on the assumed error of a user's model."""
-
-
-class Part(NamedTuple):
-    """A number and a bound on its error."""
-
-    value: Any
-    rounding: Any
 
 
 class Dual(NamedTuple):
@@ -50,15 +45,26 @@ class Regularizer:
     def __init__(self, problem: Problem) -> None:
         self.problem, self.model = problem, problem.model
 
-    units = 0
-    """Relative error of W and H, in units of rounding, beside that of the point itself."""
+    @property
+    def terms(self) -> int:
+        """Units of rounding that an entry of the logits may miss `sizes` by: products of d terms."""
+        return self.problem.dim
+
+    def sizes(self, params: Params) -> Array:
+        """Bound on the sums of absolute products that the entries of each column of the logits are: (columns,)."""
+        C, F = self.model.layers(params)
+        return jnp.sqrt(jnp.max(jnp.sum(C**2, axis=1)) * jnp.sum(F**2, axis=0))
+
+    def floor(self, dual: Dual) -> Part | None:
+        """A lower bound on the minimum that needs no dual point, where the model has one."""
+        return None
 
     def penalty(self, params: Params) -> Part:
         """R at a point: ``penalty`` and its error."""
         problem, value = self.problem, self.model.penalty(self.problem, params)
         return Part(value, gamma(problem.dim + depth(max(problem.columns, problem.classes)) + 8, value.dtype) * value)
 
-    def scale(self, dual: Dual, least: Array) -> tuple[Array, Any]:
+    def scale(self, dual: Dual, params: Params, least: Array) -> tuple[Array, Any]:
         """The factor s on U, at most ``least``, and what `excess` needs to judge it."""
         return least * self.model.dual_scale(self.problem, least * dual.u * dual.shares[None, :]), None
 
@@ -85,7 +91,7 @@ class OfProducts(Regularizer):
         longest = problem.dim + depth(max(problem.columns, problem.classes)) + 8
         return Part(0.5 * value, gamma(longest, dtype) * value)
 
-    def scale(self, dual: Dual, least: Array) -> tuple[Array, Any]:
+    def scale(self, dual: Dual, params: Params, least: Array) -> tuple[Array, Any]:
         A, allowed = self.model.spectral(self.problem, dual.u * dual.shares[None, :])  # type: ignore[attr-defined]
         norm, known = errors.operator_norm(A, units=6)
         return jnp.minimum(least, allowed / norm), (norm, known, allowed)
@@ -107,7 +113,7 @@ class OfProducts(Regularizer):
 class OfFixed(OfProducts):
     """A given classifier: R* is a sum of squares minus a constant, finite everywhere."""
 
-    def scale(self, dual: Dual, least: Array) -> tuple[Array, Any]:
+    def scale(self, dual: Dual, params: Params, least: Array) -> tuple[Array, Any]:
         return least, None
 
     def conjugate(self, dual: Dual, params: Params, scale: Array, defect: Array) -> tuple[Part, Any]:
@@ -132,15 +138,15 @@ class OfFixed(OfProducts):
 class OfSpheres(Regularizer):
     """Unit rows and columns: R* is gamma times a weighted spectral norm, for any positive shares of trace one."""
 
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem)
-        self.units = problem.dim + 8  # of the norms that were made one, and gamma
+    @property
+    def terms(self) -> int:
+        return 3 * self.problem.dim + 16  # and of the norms that were made one, and gamma
 
     def penalty(self, params: Params) -> Part:
         zero = jnp.zeros((), params.H.dtype)
         return Part(zero, zero)
 
-    def scale(self, dual: Dual, least: Array) -> tuple[Array, Any]:
+    def scale(self, dual: Dual, params: Params, least: Array) -> tuple[Array, Any]:
         return jnp.ones_like(least), None  # R* is finite everywhere, and so is l* at a gradient, or it is not known
 
     def conjugate(self, dual: Dual, params: Params, scale: Array, defect: Array) -> tuple[Part, Any]:
@@ -161,6 +167,60 @@ class OfSpheres(Regularizer):
         return Part(best[0], best[1]), 3.0 * self.model.gamma * total(dual.shares)  # type: ignore[attr-defined]
 
 
+class OfDeep(Regularizer):
+    """Several matrices: R* of those points alone that can be minimizers, and a floor for MSE without a ReLU."""
+
+    @property
+    def terms(self) -> int:
+        return sum(self.model.inner(self.problem)) + self.problem.dim  # type: ignore[attr-defined]
+
+    def sizes(self, params: Params) -> Array:
+        norms = functools.reduce(jnp.multiply, (jnp.sqrt(jnp.sum(W**2)) for W in params.W))
+        return norms * jnp.sqrt(jnp.sum(params.H**2, axis=0))
+
+    def penalty(self, params: Params) -> Part:
+        problem, decay, dtype = self.problem, self.problem.decay, params.H.dtype
+        m = jnp.broadcast_to(jnp.asarray(problem.multiplicity, dtype), (problem.columns,))
+        value = decay.H * total(m * jnp.sum(params.H**2, axis=0))
+        for W in params.W:
+            value += decay.W * total(jnp.sum(W**2, axis=1))
+        longest = max(self.model.inner(problem))  # type: ignore[attr-defined]
+        longest += depth(max(problem.columns, problem.classes, longest)) + len(params.W) + 8
+        return Part(0.5 * value, gamma(longest, dtype) * value)
+
+    def _room(self, params: Params) -> tuple[Array, Array]:
+        room = self.model.room(self.problem, params)  # type: ignore[attr-defined]
+        return room, self.model.reach(self.problem, room)  # type: ignore[attr-defined]
+
+    def _norm(self, V: Array) -> tuple[Array, Array]:
+        m = jnp.broadcast_to(jnp.asarray(self.problem.multiplicity, V.dtype), V.shape[1:])
+        return errors.operator_norm(V / jnp.sqrt(m)[None, :], units=6)
+
+    def scale(self, dual: Dual, params: Params, least: Array) -> tuple[Array, Any]:
+        """As far as R* is zero."""
+        room, reach = self._room(params)
+        norm, _ = self._norm(dual.u * dual.shares[None, :])
+        finite = jnp.isfinite(room)
+        return jnp.where(finite, jnp.minimum(least, jnp.where(finite, room / (norm * reach), 1.0)), least), None
+
+    def conjugate(self, dual: Dual, params: Params, scale: Array, defect: Array) -> tuple[Part, Any]:
+        room, reach = self._room(params)
+        norm, known = self._norm(scale * dual.u * dual.shares[None, :])
+        m = jnp.broadcast_to(jnp.asarray(self.problem.multiplicity, norm.dtype), dual.shares.shape)
+        lengths = dual.shares**2 / m
+        off = known * norm + jnp.sqrt(total(lengths * defect**2))
+        balanced = jnp.maximum(jnp.sqrt(5.0 * total(lengths)) * reach - room, 0.0)
+        finite = jnp.isfinite(room)
+        value = jnp.where(finite, jnp.maximum(norm * reach - jnp.where(finite, room, 0.0), 0.0), jnp.inf)
+        return Part(value, off * reach + 8.0 * errors.unit(norm.dtype) * room), jnp.where(finite, balanced, jnp.inf)
+
+    def floor(self, dual: Dual) -> Part | None:
+        problem = self.problem
+        if not isinstance(problem.loss, MSE) or self.model.activation != "linear":  # type: ignore[attr-defined]
+            return None
+        return shrinkage.floor(problem, dual.shares)
+
+
 @functools.singledispatch
 def _kind(model: Model) -> type[Regularizer]:
     return Regularizer
@@ -169,6 +229,7 @@ def _kind(model: Model) -> type[Regularizer]:
 _kind.register(Linear)(lambda model: OfProducts)
 _kind.register(FixedClassifier)(lambda model: OfFixed)
 _kind.register(Spheres)(lambda model: OfSpheres)
+_kind.register(Deep)(lambda model: OfDeep)
 
 
 def regularizer(problem: Problem) -> Regularizer:

@@ -57,6 +57,13 @@ UNDERFLOW = 1e-290
 """Above what numbers lost to underflow, 2e-308 each, can add up to."""
 
 
+class Part(NamedTuple):
+    """A number and a bound on its error."""
+
+    value: Any
+    rounding: Any
+
+
 class Conjugate(NamedTuple):
     """``l*(s u)`` of one column, a bound on its error, and on the 1-norm of u's distance from the domain."""
 
@@ -151,10 +158,7 @@ def operator_norm(A: Array, units: int = 0) -> tuple[Array, Array]:
 
 def infimum(loss: Loss) -> float:
     """A number that the loss never goes below; -inf where none is known."""
-    if isinstance(loss, CE | LabelSmoothing | Focal | BCE | Logistic | MSE):
-        return 0.0
-    known = getattr(loss, "infimum", None)
-    return -math.inf if known is None else known
+    return -math.inf if loss.infimum is None else loss.infimum
 
 
 def user(loss: Loss, classes: int = 0) -> float:
