@@ -10,6 +10,7 @@ from ufm.models._params import Params
 from ufm.models._scaled import Scaled, half_square
 from ufm.models.fixed import FixedClassifier
 from ufm.models.linear import Linear
+from ufm.models.nonnegative import Nonnegative
 from ufm.models.spheres import Spheres
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "FixedClassifier",
     "Linear",
     "Model",
+    "Nonnegative",
     "Params",
     "Scaled",
     "Spheres",
@@ -25,7 +27,7 @@ __all__ = [
     "pytree",
 ]
 
-NAMED: dict[str, type[Model]] = {model.name: model for model in (Linear, Spheres)}
+NAMED: dict[str, type[Model]] = {model.name: model for model in (Linear, Nonnegative, Spheres)}
 """The models that a command line or a spec can name."""
 
 

@@ -77,6 +77,9 @@ class Model:
     collapses: ClassVar[bool] = False
     """Whether the best features at fixed (W, b) are unique per class where the loss is convex."""
 
+    bounded: ClassVar[bool] = False
+    """Whether variables have bounds; the model's coordinates then have a `face`, see `Nonnegative`."""
+
     def layers(self, params: Params) -> tuple[Array, Array]:
         """Classifier C (K, d) and features F (d, columns) of a point: the logits without bias are ``C F``."""
         raise NotImplementedError

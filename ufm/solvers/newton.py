@@ -177,6 +177,8 @@ class Newton:
         self, space: Any, state: NewtonState, target: Array
     ) -> tuple[Params, Array, Array, Array, Array, Array]:
         """Move, length, decrease predicted, cost, whether on the boundary, whether of the deviations alone."""
+        if space.problem.model.bounded:
+            return *self.on_face(space, state, target), jnp.zeros((), bool)
         if not classwise.collapses(space.problem):
             found = steihaug(space.hessian(state.point), state.gradient, state.radius, target, self.max_cg)
             return *found, jnp.zeros((), bool)
@@ -207,6 +209,48 @@ class Newton:
             (~alone & on_boundary) | on_boundary_w,
             alone,
         )
+
+    def on_face(self, space: Any, state: NewtonState, target: Array) -> tuple[Params, Array, Array, Array, Array]:
+        """The same where variables have bounds: active ones go there, the others follow by conjugate gradients.
+
+        What then lies beyond a bound is cut off, which may spoil the decrease: shorter moves and multiples of the
+        gradient step compete with the whole one, in the quadratic model.
+        """
+        product = space.hessian(state.point)
+        landing, free = space.face(state.point, state.gradient)
+        far = norm(landing)
+        landing = jax.tree.map(lambda x: jnp.where(far > state.radius, state.radius / far, 1.0) * x, landing)
+
+        def keep(x: Params) -> Params:
+            return jax.tree.map(jnp.multiply, free, x)
+
+        slope = keep(axpy(1.0, product(landing), state.gradient))
+        left = jnp.sqrt(jnp.maximum(state.radius**2 - dot(landing, landing), (0.1 * state.radius) ** 2))
+        inner, _, _, products, on_boundary = steihaug(lambda v: keep(product(v)), slope, left, target, self.max_cg)
+        curvature = dot(state.gradient, product(state.gradient))
+        squared = dot(state.gradient, state.gradient)
+        tiny = jnp.finfo(squared.dtype).tiny
+        steep = state.radius / jnp.maximum(jnp.sqrt(squared), tiny)
+        steep = jnp.where(curvature > 0, jnp.minimum(steep, squared / jnp.maximum(curvature, tiny)), steep)
+
+        def tried(weights: tuple[Array, Array, Array]) -> tuple[Params, Array]:
+            w = weights
+            move = jax.tree.map(lambda a, b, c: w[0] * a + w[1] * b + w[2] * c, landing, inner, state.gradient)
+            move = axpy(-1.0, state.point, space.retract(state.point, move))
+            return move, -dot(state.gradient, move) - 0.5 * dot(move, product(move))
+
+        zero = jnp.zeros_like(steep)
+        one = jnp.ones_like(steep)
+        weights = (
+            jnp.stack([one, one, one, zero, zero]),
+            jnp.stack([one, 0.25 * one, 0.06 * one, zero, zero]),
+            jnp.stack([zero, zero, zero, -steep, -0.1 * steep]),
+        )
+        moves, decreases = jax.vmap(tried)(weights)
+        # The whole move, unless another promises much more.
+        best = jnp.where(decreases[0] > 0.5 * jnp.max(decreases), 0, jnp.argmax(decreases))
+        move = jax.tree.map(lambda x: x[best], moves)
+        return move, norm(move), decreases[best], products + 7.0, on_boundary
 
     def finish(self, problem: Problem, state: NewtonState) -> Solution:
         """The state in plain variables."""
