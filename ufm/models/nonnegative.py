@@ -78,11 +78,12 @@ class Orthant(Scaled):
         moved = axpy(1.0, move, scaled)
         return Params(moved.W, jnp.maximum(moved.H, 0.0), moved.b)
 
-    def face(self, scaled: Params, gradient: Params) -> tuple[Params, Params]:
-        """The move that sets the active entries to zero, and ones where entries are free, zeros elsewhere."""
-        active = scaled.H <= gradient.H
-        zero, one = (jax.tree.map(lambda x: jnp.full_like(x, fill), scaled) for fill in (0.0, 1.0))
-        return (
-            Params(zero.W, jnp.where(active, -scaled.H, 0.0), zero.b),
-            Params(one.W, jnp.where(active, 0.0, 1.0), one.b),
-        )
+    def free(self, scaled: Params, gradient: Params) -> Params:
+        """Ones where entries are free, zeros where they are active: at zero, or to be set to zero."""
+        ones = jax.tree.map(jnp.ones_like, scaled)
+        return Params(ones.W, jnp.where(scaled.H <= gradient.H, 0.0, 1.0), ones.b)
+
+    def beyond(self, scaled: Params, move: Params, free: Params) -> Params:
+        """Which free entries a ``move`` takes below zero."""
+        none = jax.tree.map(lambda x: jnp.zeros(x.shape, bool), scaled)
+        return Params(none.W, (scaled.H + move.H < 0) & (free.H > 0), none.b)

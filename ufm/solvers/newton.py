@@ -39,6 +39,9 @@ from ufm.solvers._core import (
     residual,
 )
 
+ROUNDS = 4
+"""Times that a step on a face takes up what lies beyond the bounds."""
+
 
 @pytree()
 @dataclass(frozen=True)
@@ -213,44 +216,60 @@ class Newton:
     def on_face(self, space: Any, state: NewtonState, target: Array) -> tuple[Params, Array, Array, Array, Array]:
         """The same where variables have bounds: active ones go there, the others follow by conjugate gradients.
 
-        What then lies beyond a bound is cut off, which may spoil the decrease: shorter moves and multiples of the
-        gradient step compete with the whole one, in the quadratic model.
+        What then lies beyond a bound joins the active ones, for up to `ROUNDS` times; at the end it is cut off, which
+        may spoil the decrease: shares of the gradient step compete with the moves, in the quadratic model.
         """
-        product = space.hessian(state.point)
-        landing, free = space.face(state.point, state.gradient)
-        far = norm(landing)
-        landing = jax.tree.map(lambda x: jnp.where(far > state.radius, state.radius / far, 1.0) * x, landing)
+        point, gradient, product = state.point, state.gradient, space.hessian(state.point)
+        radius, tiny = state.radius, jnp.finfo(state.radius.dtype).tiny
 
-        def keep(x: Params) -> Params:
-            return jax.tree.map(jnp.multiply, free, x)
+        def judged(move: Params) -> tuple[Params, Array]:
+            move = axpy(-1.0, point, space.retract(point, move))
+            return move, -dot(gradient, move) - 0.5 * dot(move, product(move))
 
-        slope = keep(axpy(1.0, product(landing), state.gradient))
-        left = jnp.sqrt(jnp.maximum(state.radius**2 - dot(landing, landing), (0.1 * state.radius) ** 2))
-        inner, _, _, products, on_boundary = steihaug(lambda v: keep(product(v)), slope, left, target, self.max_cg)
-        curvature = dot(state.gradient, product(state.gradient))
-        squared = dot(state.gradient, state.gradient)
-        tiny = jnp.finfo(squared.dtype).tiny
-        steep = state.radius / jnp.maximum(jnp.sqrt(squared), tiny)
+        def round_of(c: dict[str, Any]) -> dict[str, Any]:
+            free = c["free"]
+
+            def keep(x: Params) -> Params:
+                return jax.tree.map(jnp.multiply, free, x)
+
+            landing = jax.tree.map(lambda f, x: (f - 1.0) * x, free, point)
+            far = norm(landing)
+            landing = jax.tree.map(lambda x: jnp.where(far > radius, radius / far, 1.0) * x, landing)
+            left = jnp.sqrt(jnp.maximum(radius**2 - dot(landing, landing), (0.1 * radius) ** 2))
+            slope = keep(axpy(1.0, product(landing), gradient))
+            inner, _, _, products, boundary = steihaug(lambda v: keep(product(v)), slope, left, target, self.max_cg)
+            whole = axpy(1.0, inner, landing)
+            move, decrease = judged(whole)
+            better = decrease > c["decrease"]
+            beyond = space.beyond(point, whole, free)
+            return {
+                "free": jax.tree.map(lambda f, y: jnp.where(y, 0.0, f), free, beyond),
+                "move": choose(better, move, c["move"]),
+                "decrease": jnp.where(better, decrease, c["decrease"]),
+                "boundary": jnp.where(better, boundary, c["boundary"]),
+                "products": c["products"] + products + 2.0,
+                "again": jnp.any(jnp.stack([jnp.any(y) for y in jax.tree.leaves(beyond)])),
+                "round": c["round"] + 1,
+            }
+
+        squared = dot(gradient, gradient)
+        curvature = dot(gradient, product(gradient))
+        steep = radius / jnp.maximum(jnp.sqrt(squared), tiny)
         steep = jnp.where(curvature > 0, jnp.minimum(steep, squared / jnp.maximum(curvature, tiny)), steep)
-
-        def tried(weights: tuple[Array, Array, Array]) -> tuple[Params, Array]:
-            w = weights
-            move = jax.tree.map(lambda a, b, c: w[0] * a + w[1] * b + w[2] * c, landing, inner, state.gradient)
-            move = axpy(-1.0, state.point, space.retract(state.point, move))
-            return move, -dot(state.gradient, move) - 0.5 * dot(move, product(move))
-
-        zero = jnp.zeros_like(steep)
-        one = jnp.ones_like(steep)
-        weights = (
-            jnp.stack([one, one, one, zero, zero]),
-            jnp.stack([one, 0.25 * one, 0.06 * one, zero, zero]),
-            jnp.stack([zero, zero, zero, -steep, -0.1 * steep]),
-        )
-        moves, decreases = jax.vmap(tried)(weights)
-        # The whole move, unless another promises much more.
-        best = jnp.where(decreases[0] > 0.5 * jnp.max(decreases), 0, jnp.argmax(decreases))
-        move = jax.tree.map(lambda x: x[best], moves)
-        return move, norm(move), decreases[best], products + 7.0, on_boundary
+        shares = steep * jnp.asarray([1.0, 0.1], steep.dtype)
+        moves, decreases = jax.vmap(lambda t: judged(jax.tree.map(lambda g: -t * g, gradient)))(shares)
+        best = jnp.argmax(decreases)
+        start = {
+            "free": space.free(point, gradient),
+            "move": jax.tree.map(lambda x: x[best], moves),
+            "decrease": decreases[best],
+            "boundary": jnp.zeros((), bool),
+            "products": jnp.full_like(steep, 3.0),
+            "again": jnp.ones((), bool),
+            "round": jnp.zeros((), jnp.int32),
+        }
+        end = jax.lax.while_loop(lambda c: c["again"] & (c["round"] < ROUNDS), round_of, start)
+        return end["move"], norm(end["move"]), end["decrease"], end["products"], end["boundary"]
 
     def finish(self, problem: Problem, state: NewtonState) -> Solution:
         """The state in plain variables."""
