@@ -39,8 +39,10 @@ from ufm.solvers._core import (
     residual,
 )
 
-ROUNDS = 4
+ROUNDS = 6
 """Times that a step on a face takes up what lies beyond the bounds."""
+SPOILT = 0.7
+"""Share of the promised decrease that a step on a face must keep."""
 
 
 @pytree()
@@ -216,8 +218,8 @@ class Newton:
     def on_face(self, space: Any, state: NewtonState, target: Array) -> tuple[Params, Array, Array, Array, Array]:
         """The same where variables have bounds: active ones go there, the others follow by conjugate gradients.
 
-        What then lies beyond a bound joins the active ones, for up to `ROUNDS` times; at the end it is cut off, which
-        may spoil the decrease: shares of the gradient step compete with the moves, in the quadratic model.
+        What then lies beyond a bound is cut off. Where that spoils the decrease, in the quadratic model, it joins the
+        active ones, for up to `ROUNDS` times; where it still does, a share of the gradient step is taken.
         """
         point, gradient, product = state.point, state.gradient, space.hessian(state.point)
         radius, tiny = state.radius, jnp.finfo(state.radius.dtype).tiny
@@ -235,9 +237,11 @@ class Newton:
             landing = jax.tree.map(lambda f, x: (f - 1.0) * x, free, point)
             far = norm(landing)
             landing = jax.tree.map(lambda x: jnp.where(far > radius, radius / far, 1.0) * x, landing)
+            image = product(landing)
             left = jnp.sqrt(jnp.maximum(radius**2 - dot(landing, landing), (0.1 * radius) ** 2))
-            slope = keep(axpy(1.0, product(landing), gradient))
-            inner, _, _, products, boundary = steihaug(lambda v: keep(product(v)), slope, left, target, self.max_cg)
+            slope = keep(axpy(1.0, image, gradient))
+            inner, _, fall, products, boundary = steihaug(lambda v: keep(product(v)), slope, left, target, self.max_cg)
+            promised = fall - dot(gradient, landing) - 0.5 * dot(landing, image)
             whole = axpy(1.0, inner, landing)
             move, decrease = judged(whole)
             better = decrease > c["decrease"]
@@ -248,28 +252,34 @@ class Newton:
                 "decrease": jnp.where(better, decrease, c["decrease"]),
                 "boundary": jnp.where(better, boundary, c["boundary"]),
                 "products": c["products"] + products + 2.0,
-                "again": jnp.any(jnp.stack([jnp.any(y) for y in jax.tree.leaves(beyond)])),
+                "again": decrease < SPOILT * promised,
                 "round": c["round"] + 1,
             }
 
-        squared = dot(gradient, gradient)
-        curvature = dot(gradient, product(gradient))
-        steep = radius / jnp.maximum(jnp.sqrt(squared), tiny)
-        steep = jnp.where(curvature > 0, jnp.minimum(steep, squared / jnp.maximum(curvature, tiny)), steep)
-        shares = steep * jnp.asarray([1.0, 0.1], steep.dtype)
-        moves, decreases = jax.vmap(lambda t: judged(jax.tree.map(lambda g: -t * g, gradient)))(shares)
-        best = jnp.argmax(decreases)
+        false = jnp.zeros((), bool)
         start = {
             "free": space.free(point, gradient),
-            "move": jax.tree.map(lambda x: x[best], moves),
-            "decrease": decreases[best],
-            "boundary": jnp.zeros((), bool),
-            "products": jnp.full_like(steep, 3.0),
-            "again": jnp.ones((), bool),
+            "move": jax.tree.map(jnp.zeros_like, gradient),
+            "decrease": jnp.zeros_like(radius),
+            "boundary": false,
+            "products": jnp.zeros_like(radius),
+            "again": ~false,
             "round": jnp.zeros((), jnp.int32),
         }
         end = jax.lax.while_loop(lambda c: c["again"] & (c["round"] < ROUNDS), round_of, start)
-        return end["move"], norm(end["move"]), end["decrease"], end["products"], end["boundary"]
+        found = end["move"], end["decrease"], end["products"], end["boundary"]
+
+        def steepest() -> tuple[Params, Array, Array, Array]:
+            squared, curvature = dot(gradient, gradient), dot(gradient, product(gradient))
+            length = radius / jnp.maximum(jnp.sqrt(squared), tiny)
+            length = jnp.where(curvature > 0, jnp.minimum(length, squared / jnp.maximum(curvature, tiny)), length)
+            tried = [judged(jax.tree.map(lambda g, t=t: -t * length * g, gradient)) for t in (1.0, 0.1)]
+            better = [(*move, found[2] + 3.0, false) for move in tried]
+            best = choose(better[0][1] > better[1][1], better[0], better[1])
+            return choose(best[1] > found[1], best, found)
+
+        move, decrease, products, boundary = jax.lax.cond(end["again"], steepest, lambda: found)
+        return move, norm(move), decrease, products, boundary
 
     def finish(self, problem: Problem, state: NewtonState) -> Solution:
         """The state in plain variables."""
