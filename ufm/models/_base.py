@@ -116,6 +116,10 @@ class Model:
         """
         return jnp.full((), jnp.inf, V.dtype), jnp.zeros((), V.dtype)
 
+    def dual_problem(self, problem: Problem, params: Params) -> tuple[Problem, Params]:
+        """A problem, and a point of it, whose lower bounds hold for ``problem`` too; itself unless overridden."""
+        return problem, params
+
     decays: ClassVar[tuple[str, ...]] = ("W", "H")
     """Decays that the penalty uses, beside that of the bias."""
 

@@ -6,7 +6,7 @@ Duality. Let V (K, columns) be a dual matrix with columns scaled by ``1/sqrt m``
     max over h >= 0, ||h|| = 1 of ||V h|| <= s,   that is, where s^2 I - A is copositive,
 
 and infinite elsewhere. Copositivity is hard to decide; ``h'A h <= h'(A + P)h`` for every symmetric ``P >= 0`` gives
-what can be computed: ``lambda_max(A + P) <= s^2`` suffices, and `ufm.copositive` looks for the best P.
+what can be computed: ``lambda_max(A + P) <= s^2`` suffices, and `ufm.models._copositive` looks for the best P.
 
 Solving. Where entries of H are at zero and their slopes positive, nothing is to be gained: the gradient of `Orthant` is
 that on the tangent cone, and its norm measures stationarity. A step of Newton's method sets the entries to zero whose
@@ -16,6 +16,7 @@ near the identity, as it is in scaled variables), solves for the others, and is 
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ufm._base import axpy, pytree
+from ufm._base import axpy, matmul, pytree
+from ufm.models._copositive import dominating
 from ufm.models._params import Params
 from ufm.models._scaled import Scaled
 from ufm.models.linear import Linear
@@ -54,6 +56,29 @@ class Nonnegative(Linear):
 
     def coordinates(self, problem: Problem, params: Params) -> Orthant:
         return Orthant(*vars(Scaled.of(problem, params)).values())
+
+    def dual_problem(self, problem: Problem, params: Params) -> tuple[Problem, Params]:
+        """One feature per class: of dual points for all samples that agree within classes, the bound is the same.
+
+        So it holds for any loss, and averaging a class's dual columns loses nothing, as l* is convex.
+        """
+        if problem.features == "per_class":
+            return problem, params
+        labels, counts = jnp.asarray(problem.labels), jnp.asarray(problem.counts, params.H.dtype)
+        sums = jax.ops.segment_sum(params.H.T, labels, problem.classes, indices_are_sorted=True).T
+        short = dataclasses.replace(problem, features="per_class")
+        return short, Params(params.W, sums / counts[None, :], params.b)
+
+    def dominated(self, problem: Problem, V: Array, params: Params) -> tuple[Array, Array, Array]:
+        """The scaled V, s, and a matrix S >= V'V whose largest eigenvalue bounds ``max ||V h||^2``; per class."""
+        A, allowed = self.spectral(problem, V)
+        gram = matmul(A.T, A)
+        features = params.H * jnp.sqrt(jnp.asarray(problem.multiplicity, V.dtype))
+        return A, allowed, dominating(0.5 * (gram + gram.T), allowed**2, features)
+
+    def dual_scale(self, problem: Problem, V: Array) -> Array:
+        A, allowed, S = self.dominated(problem, V, Params(V, jnp.eye(problem.columns, dtype=V.dtype)))
+        return jnp.minimum(1.0, allowed / jnp.sqrt(jnp.linalg.eigvalsh(S)[-1]))
 
     @property
     def words(self) -> str:

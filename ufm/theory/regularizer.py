@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ufm._base import matmul
-from ufm.models import FixedClassifier, Linear, Model, Params, Spheres
+from ufm.models import FixedClassifier, Linear, Model, Nonnegative, Params, Spheres
 from ufm.problem import Problem
 from ufm.theory import rounding as errors
 from ufm.theory.rounding import depth, gamma, total
@@ -58,7 +58,7 @@ class Regularizer:
         problem, value = self.problem, self.model.penalty(self.problem, params)
         return Part(value, gamma(problem.dim + depth(max(problem.columns, problem.classes)) + 8, value.dtype) * value)
 
-    def scale(self, dual: Dual, least: Array) -> tuple[Array, Any]:
+    def scale(self, dual: Dual, least: Array, params: Params) -> tuple[Array, Any]:
         """The factor s on U, at most ``least``, and what `excess` needs to judge it."""
         return least * self.model.dual_scale(self.problem, least * dual.u * dual.shares[None, :]), None
 
@@ -85,7 +85,7 @@ class OfProducts(Regularizer):
         longest = problem.dim + depth(max(problem.columns, problem.classes)) + 8
         return Part(0.5 * value, gamma(longest, dtype) * value)
 
-    def scale(self, dual: Dual, least: Array) -> tuple[Array, Any]:
+    def scale(self, dual: Dual, least: Array, params: Params) -> tuple[Array, Any]:
         A, allowed = self.model.spectral(self.problem, dual.u * dual.shares[None, :])  # type: ignore[attr-defined]
         norm, known = errors.operator_norm(A, units=6)
         return jnp.minimum(least, allowed / norm), (norm, known, allowed)
@@ -104,10 +104,28 @@ class OfProducts(Regularizer):
         return rounded, jnp.maximum(over + tilt * jnp.sqrt(5.0 * total(lengths)) / allowed, 0.0) - rounded
 
 
+class OfNonnegative(OfProducts):
+    """Non-negative features: the spectral norm gives way to the root of the largest eigenvalue of some S >= A.
+
+    With the computed Gram matrix G of A's columns and the exact one G*, ``S - G >= 0`` exactly, and
+    ``G* + (S - G)`` is off S by ``||G* - G||``, at most gamma times ``||A||_1 ||A||_inf``.
+    """
+
+    def scale(self, dual: Dual, least: Array, params: Params) -> tuple[Array, Any]:
+        V = dual.u * dual.shares[None, :]
+        A, allowed, S = self.model.dominated(self.problem, V, params)  # type: ignore[attr-defined]
+        top, known = errors.largest_eigenvalue(S, matmul(A.T, A))
+        size = jnp.abs(jax.lax.stop_gradient(A))
+        spread = jnp.max(jnp.sum(size, axis=0)) * jnp.max(jnp.sum(size, axis=1)) / jax.lax.stop_gradient(top)
+        known += gamma(2 * 6 + self.problem.classes + 4, V.dtype) * spread
+        norm = jnp.sqrt(top)
+        return jnp.minimum(least, allowed / norm), (norm, 0.5 * known, allowed)
+
+
 class OfFixed(OfProducts):
     """A given classifier: R* is a sum of squares minus a constant, finite everywhere."""
 
-    def scale(self, dual: Dual, least: Array) -> tuple[Array, Any]:
+    def scale(self, dual: Dual, least: Array, params: Params) -> tuple[Array, Any]:
         return least, None
 
     def conjugate(self, dual: Dual, params: Params, scale: Array, defect: Array) -> tuple[Part, Any]:
@@ -140,7 +158,7 @@ class OfSpheres(Regularizer):
         zero = jnp.zeros((), params.H.dtype)
         return Part(zero, zero)
 
-    def scale(self, dual: Dual, least: Array) -> tuple[Array, Any]:
+    def scale(self, dual: Dual, least: Array, params: Params) -> tuple[Array, Any]:
         return jnp.ones_like(least), None  # R* is finite everywhere, and so is l* at a gradient, or it is not known
 
     def conjugate(self, dual: Dual, params: Params, scale: Array, defect: Array) -> tuple[Part, Any]:
@@ -168,6 +186,7 @@ def _kind(model: Model) -> type[Regularizer]:
 
 _kind.register(Linear)(lambda model: OfProducts)
 _kind.register(FixedClassifier)(lambda model: OfFixed)
+_kind.register(Nonnegative)(lambda model: OfNonnegative)
 _kind.register(Spheres)(lambda model: OfSpheres)
 
 
