@@ -42,7 +42,8 @@ OPTIONS: dict[str, tuple[str, ...]] = dict.fromkeys(NAMED, ()) | {
 
 SADDLES = ("leave", "keep")
 ESCAPES = 3
-"""Saddles that a solve leaves: the first one by symmetry, and others that lie on the way down from it."""
+"""Saddles that a solve leaves: the first one by symmetry, and others that lie on the way down from it. Where features
+are non-negative, each class may have died once."""
 
 _eliminated = jax.jit(classwise.eliminated)
 _expanded = jax.jit(classwise.expanded)
@@ -282,7 +283,7 @@ def _solve_one(
         below, saddle = _way_down(problem, found.params, found.residual)
         if not bool(saddle):
             break
-        if len(spent) > ESCAPES or not isinstance(solver, (Newton, LBFGS)):
+        if len(spent) > ESCAPES + problem.classes * problem.model.bounded or not isinstance(solver, (Newton, LBFGS)):
             return dataclasses.replace(_totalled(spent), status=jnp.asarray(Status.SADDLE, jnp.int32))
         found, suspect = _attempt(solver, problem, below, progress, eliminate)
         spent.append(found)

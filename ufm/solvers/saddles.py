@@ -25,7 +25,7 @@ from jax.flatten_util import ravel_pytree
 from ufm._base import matmul, norm, operator_norm
 from ufm.models import Linear
 from ufm.problem import Params
-from ufm.solvers import classwise
+from ufm.solvers import axes, classwise
 from ufm.solvers._core import Solution, Status
 
 LANCZOS = 40
@@ -42,6 +42,9 @@ def screened(problem: Any, params: Params, residual: Any) -> Array:
         return jnp.ones((), bool)
     problem, params = _shared(problem.astype(params.H.dtype), params)
     G, allowed = problem.model.spectral(problem, jax.grad(problem.risk)(problem.logits(params)))
+    if problem.model.bounded:  # max(G'G, 0) bounds ||G h|| over non-negative h
+        top = jnp.linalg.eigvalsh(jnp.maximum(matmul(G.T, G), 0.0))[-1]
+        return top <= allowed**2 * (1.0 + 2.0 * _slack(params.H.dtype, residual))
     return operator_norm(G) <= allowed * (1.0 + _slack(params.H.dtype, residual))
 
 
@@ -56,6 +59,8 @@ def way_down(problem: Any, params: Params, residual: Any) -> tuple[Params, Array
     problem, params = _shared(problem.astype(params.H.dtype), params)
     space = problem.model.coordinates(problem, params)
     point = space.inward(params)
+    if problem.model.bounded:
+        return _along_axis(problem, space, point, residual, labels, columns)
     flat, unravel = ravel_pytree(point)
     product, eps = space.hessian(point), jnp.finfo(flat.dtype).eps
     value, gradient = space.value_and_gradient(point)
@@ -72,9 +77,25 @@ def way_down(problem: Any, params: Params, residual: Any) -> tuple[Params, Array
     curved = least < -_slack(flat.dtype, residual) * jnp.maximum(1.0, largest)
     lower = values[best] < value - 10.0 * eps * jnp.abs(value)
     below = space.outward(space.retract(point, unravel(lengths[best] * direction)))
-    if params.H.shape[1] < columns:
-        below = Params(below.W, jnp.take(below.H, jnp.asarray(labels), axis=1), below.b)
-    return below, curved & lower
+    return _spread(below, labels, columns), curved & lower
+
+
+def _along_axis(problem: Any, space: Any, point: Params, residual: Any, labels: Any, columns: int) -> tuple[Params, Array]:
+    """`way_down` where features are non-negative: see `axes`."""
+    dtype, eps = point.H.dtype, jnp.finfo(point.H.dtype).eps
+    value = space.objective(point)
+    size = jnp.sqrt(2.0 * jnp.abs(value))
+    lengths = 0.25 ** jnp.arange(0, LENGTHS, dtype=dtype) * size
+    best, low, steep = axes.way_down(problem, space, point, lengths)
+    curved = steep > 1.0 + 2.0 * _slack(dtype, residual)
+    return _spread(space.outward(best), labels, columns), curved & (low < value - 10.0 * eps * jnp.abs(value))
+
+
+def _spread(params: Params, labels: Any, columns: int) -> Params:
+    """The features of classes given to all ``columns``, where there are more."""
+    if params.H.shape[1] == columns:
+        return params
+    return Params(params.W, jnp.take(params.H, jnp.asarray(labels), axis=1), params.b)
 
 
 def _slack(dtype: Any, residual: Any) -> Array:
