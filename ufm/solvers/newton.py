@@ -41,6 +41,8 @@ from ufm.solvers._core import (
 
 ROUNDS = 6
 """Times that a step on a face takes up what lies beyond the bounds."""
+BENDS = 6
+"""Lengths tried for the gradient step on a face, each a fifth of the last."""
 SPOILT = 0.7
 """Share of the promised decrease that a step on a face must keep."""
 
@@ -252,7 +254,7 @@ class Newton:
                 "decrease": jnp.where(better, decrease, c["decrease"]),
                 "boundary": jnp.where(better, boundary, c["boundary"]),
                 "products": c["products"] + products + 2.0,
-                "again": decrease < SPOILT * promised,
+                "again": decrease <= jnp.maximum(SPOILT * promised, 0.0),
                 "round": c["round"] + 1,
             }
 
@@ -273,9 +275,11 @@ class Newton:
             squared, curvature = dot(gradient, gradient), dot(gradient, product(gradient))
             length = radius / jnp.maximum(jnp.sqrt(squared), tiny)
             length = jnp.where(curvature > 0, jnp.minimum(length, squared / jnp.maximum(curvature, tiny)), length)
-            tried = [judged(jax.tree.map(lambda g, t=t: -t * length * g, gradient)) for t in (1.0, 0.1)]
-            better = [(*move, found[2] + 3.0, false) for move in tried]
-            best = choose(better[0][1] > better[1][1], better[0], better[1])
+            # Entries near zero bend the way: short enough, it goes down.
+            shares = length * 0.2 ** jnp.arange(BENDS, dtype=length.dtype)
+            moves, falls = jax.lax.map(lambda t: judged(jax.tree.map(lambda g: -t * g, gradient)), shares)
+            first = jnp.argmax(falls)
+            best = jax.tree.map(lambda x: x[first], moves), falls[first], found[2] + BENDS + 1.0, false
             return choose(best[1] > found[1], best, found)
 
         move, decrease, products, boundary = jax.lax.cond(end["again"], steepest, lambda: found)
