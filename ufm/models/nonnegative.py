@@ -73,7 +73,8 @@ class Nonnegative(Linear):
         """The scaled V, s, and a matrix S >= V'V whose largest eigenvalue bounds ``max ||V h||^2``; per class."""
         A, allowed = self.spectral(problem, V)
         gram = matmul(A.T, A)
-        features = params.H * jnp.sqrt(jnp.asarray(problem.multiplicity, V.dtype))
+        m = jnp.broadcast_to(jnp.asarray(problem.multiplicity, V.dtype), (problem.columns,))
+        features = params.H * jnp.sqrt(m)[None, :]
         return A, allowed, dominating(0.5 * (gram + gram.T), allowed**2, features)
 
     def dual_scale(self, problem: Problem, V: Array) -> Array:

@@ -231,4 +231,5 @@ def reached(relative: Array, tol: float | None) -> Array:
 def require_products(problem: Problem, solver: str, *, free: bool = False) -> None:
     """Raise `InputError` unless points are plain arrays with quadratic decays (and W is a variable, if ``free``)."""
     fits = isinstance(problem.model, Linear) and (problem.model.multiplicative or not free)
+    fits = fits and not problem.model.bounded
     require(fits, "model", str(problem.model), f"linear for the solver {solver}")

@@ -265,6 +265,9 @@ def _checked(problem: Problem, init: Params, dtype: Any) -> Params:
         require((given is None) == absent, f"init.{field}", given, "None" if absent else f"an array {wanted.shape}")
         if not absent:
             require(np.shape(given) == wanted.shape, f"init.{field}.shape", np.shape(given), f"{wanted.shape}")
+    model = problem.model
+    inside = not model.bounded or bool(np.all(np.asarray(model.onto(init).H) == np.asarray(init.H)))
+    require(inside, "init.H", float(np.min(init.H)), f"within the bounds of the model: {model.words}")
     fixed = problem.classifier
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), Params(init.W if fixed is None else fixed, init.H, init.b))
 
