@@ -16,6 +16,7 @@ that the distance falls by a factor per round (Bauschke & Borwein 1996, Thm 5.7)
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -31,6 +32,7 @@ LIVING = 1e-6
 a solve ends with, as a dead feature counts by its square."""
 
 
+@functools.partial(jax.jit, static_argnames="rounds")
 def dominating(A: Array, level: Array, F: Array, rounds: int = ROUNDS) -> Array:
     """A symmetric S (K, K) with ``S >= A`` entrywise and a small largest eigenvalue, at most ``level`` if possible.
 

@@ -283,9 +283,9 @@ def _solve_one(
     found, suspect = _attempt(solver, problem, params, progress, eliminate)
     spent = [found]
     while leave and bool(suspect):
-        below, saddle = _way_down(problem, found.params, found.residual)
-        if not bool(saddle):
-            break
+        below, status = _way_down(problem, found.params, found.residual)
+        if int(status) != Status.SADDLE:
+            return dataclasses.replace(_totalled(spent), status=status.astype(jnp.int32))
         if len(spent) > ESCAPES + problem.classes * problem.model.bounded or not isinstance(solver, (Newton, LBFGS)):
             return dataclasses.replace(_totalled(spent), status=jnp.asarray(Status.SADDLE, jnp.int32))
         found, suspect = _attempt(solver, problem, below, progress, eliminate)

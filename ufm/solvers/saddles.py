@@ -54,7 +54,11 @@ def suspect(problem: Any, solution: Solution) -> Array:
 
 
 def way_down(problem: Any, params: Params, residual: Any) -> tuple[Params, Array]:
-    """A point below a critical point along the direction of least curvature, and whether there is one."""
+    """A point below a critical point along the direction of least curvature, and the `Status` that it shows.
+
+    ``SADDLE`` where the point found is lower, ``LOCAL_MINIMUM`` where only a wider problem has a way down, else
+    ``CONVERGED``.
+    """
     labels, columns = getattr(problem, "labels", None), params.H.shape[1]
     problem, params = _shared(problem.astype(params.H.dtype), params)
     space = problem.model.coordinates(problem, params)
@@ -77,7 +81,7 @@ def way_down(problem: Any, params: Params, residual: Any) -> tuple[Params, Array
     curved = least < -_slack(flat.dtype, residual) * jnp.maximum(1.0, largest)
     lower = values[best] < value - 10.0 * eps * jnp.abs(value)
     below = space.outward(space.retract(point, unravel(lengths[best] * direction)))
-    return _spread(below, labels, columns), curved & lower
+    return _spread(below, labels, columns), jnp.where(curved & lower, Status.SADDLE, Status.CONVERGED)
 
 
 def _along_axis(problem: Any, space: Any, point: Params, residual: Any, labels: Any, columns: int) -> tuple[Params, Array]:
@@ -88,7 +92,8 @@ def _along_axis(problem: Any, space: Any, point: Params, residual: Any, labels: 
     lengths = 0.25 ** jnp.arange(0, LENGTHS, dtype=dtype) * size
     best, low, steep = axes.way_down(problem, space, point, lengths)
     curved = steep > 1.0 + 2.0 * _slack(dtype, residual)
-    return _spread(space.outward(best), labels, columns), curved & (low < value - 10.0 * eps * jnp.abs(value))
+    status = jnp.where(low < value - 10.0 * eps * jnp.abs(value), Status.SADDLE, Status.LOCAL_MINIMUM)
+    return _spread(space.outward(best), labels, columns), jnp.where(curved, status, Status.CONVERGED)
 
 
 def _spread(params: Params, labels: Any, columns: int) -> Params:
@@ -137,7 +142,7 @@ def _least(product: Any, flat: Array, space: Any, unravel: Any) -> tuple[Array, 
 
 
 def judged(problem: Any, solution: Solution) -> Solution:
-    """The ``solution`` with status `Status.SADDLE` where it converged to a strict saddle; traceable.
+    """The ``solution`` with the status that `way_down` gives it where it converged; traceable.
 
     >>> import jax, ufm
     >>> problem = ufm.Problem(3, 4, 5, ufm.losses.CE(), ufm.Decay(0.01, 0.01, 0.01))
@@ -146,10 +151,10 @@ def judged(problem: Any, solution: Solution) -> Solution:
     >>> found.status_name, ufm.solvers.judged(problem, found).status_name
     ('converged', 'saddle')
     """
-    saddle = jax.lax.cond(
+    status = jax.lax.cond(
         suspect(problem, solution),
-        lambda x: way_down(problem, x, solution.residual)[1],
-        lambda _: jnp.zeros((), bool),
+        lambda x: way_down(problem, x, solution.residual)[1].astype(jnp.int32),
+        lambda _: jnp.asarray(solution.status, jnp.int32),
         solution.params,
     )
-    return dataclasses.replace(solution, status=jnp.where(saddle, Status.SADDLE, solution.status).astype(jnp.int32))
+    return dataclasses.replace(solution, status=status)
