@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ufm.theory import closed_forms, fixed_classifier, spheres
+from ufm.theory import closed_forms, fixed_classifier, nonnegative, spheres
 from ufm.theory.certificate import Certificate, certify, certify_normalized
 from ufm.theory.collapsed import collapsed_spectrum
 from ufm.theory.eigenvalues import Spectrum
@@ -31,6 +31,7 @@ __all__ = [
     "ladder",
     "merged",
     "minimizer",
+    "nonnegative",
     "predict",
     "reduce",
     "spheres",
