@@ -6,8 +6,9 @@ decay_H)``, h a non-negative unit vector. So a stationary point with an unused a
 ``||V h|| > s``; where none has, it is global if the loss is convex (``s^2 I - V'V`` is copositive, the condition of the
 certificate).
 
-At a stationary point ``decay_W w = -V h``: axes with parallel h have parallel w, and one axis can take their place
-without a change of logits or penalty. That frees the others: two axes of one class, or of classes that have merged.
+At a stationary point ``decay_W w = -V h``, so that logits and penalty depend on H through H'H alone. Axes with parallel
+h have parallel w, and one can take the place of two, as where a class has two or classes have merged. And the square
+root of H'H, where it has no negative entries, leaves as many axes free as classes are dead.
 """
 
 from __future__ import annotations
@@ -75,6 +76,15 @@ def freed(point: Params) -> tuple[Params, Array]:
     return jax.tree.map(lambda a, b: jnp.where(spare | one_axis, a, b), idle, united), jnp.where(spare, free, second)
 
 
+def rooted(point: Params, V: Array) -> tuple[Params, Array]:
+    """The point with the square root of H'H for H, and its least used axis; V (K, K) over s gives its W."""
+    d, K = point.H.shape
+    sizes, axes = jnp.linalg.eigh(matmul(point.H.T, point.H))
+    root = jnp.maximum(matmul(axes * jnp.sqrt(jnp.maximum(sizes, 0.0))[None, :], axes.T), 0.0)
+    H = jnp.zeros((d, K), root.dtype).at[:K].set(0.5 * (root + root.T))
+    return Params(-matmul(V, H.T), H, point.b), jnp.argmin(jnp.linalg.norm(H, axis=1))
+
+
 def way_down(problem: Any, space: Any, point: Params, lengths: Array) -> tuple[Params, Array, Array]:
     """The best point along a new axis (scaled variables), its value, and ``max ||V h||^2 / s^2`` as far as found.
 
@@ -85,12 +95,19 @@ def way_down(problem: Any, space: Any, point: Params, lengths: Array) -> tuple[P
     h, steep = steepest_axis(matmul(A.T, A) / allowed**2)
     w = -matmul(A, h[:, None])[:, 0]
     w = w / jnp.maximum(jnp.linalg.norm(w), jnp.finfo(w.dtype).tiny)
-    roomy, axis = freed(point)
 
-    def along(t: Array) -> Params:
-        return Params(roomy.W.at[:, axis].set(t * w), roomy.H.at[axis].set(t * h), roomy.b)
+    def best_from(roomy: Params, axis: Array) -> tuple[Params, Array]:
+        def along(t: Array) -> Params:
+            return Params(roomy.W.at[:, axis].set(t * w), roomy.H.at[axis].set(t * h), roomy.b)
 
-    values = jax.lax.map(lambda t: space.objective(along(t)), lengths)
-    values = jnp.where(jnp.isfinite(values), values, jnp.inf)
-    best = jnp.argmin(values)
-    return along(lengths[best]), values[best], steep
+        values = jax.lax.map(lambda t: space.objective(along(t)), lengths)
+        values = jnp.where(jnp.isfinite(values), values, jnp.inf)
+        best = jnp.argmin(values)
+        return along(lengths[best]), values[best]
+
+    found, low = best_from(*freed(point))
+    if point.H.shape[0] >= point.H.shape[1]:
+        other, lower = best_from(*rooted(point, A / allowed))
+        found = jax.tree.map(lambda x, y: jnp.where(lower < low, y, x), found, other)
+        low = jnp.minimum(low, lower)
+    return found, low, steep
