@@ -103,6 +103,15 @@ def class_shares(problem: Problem) -> np.ndarray:
     return np.asarray(shares, float)
 
 
+def frame_cost(a: Any, c: Any, classes: int) -> Any:
+    """``sqrt(K (K-1) a^2 + K c^2)``: what logits ``a M + (c/K) J`` cost with orthogonal features, in units of mu.
+
+    >>> round(float(frame_cost(1.0, 1.0, 4)), 12)       # where |c| = |a|, what they cost with free ones: K |a|
+    4.0
+    """
+    return jnp.sqrt(classes * (classes - 1) * a**2 + classes * c**2)
+
+
 def balanced(problem: Problem, free: Any) -> Candidate:
     """The best symmetric point of a balanced problem; ``free`` is the `Reduction` without the constraint."""
     K, dtype = problem.classes, jnp.float64
@@ -116,9 +125,7 @@ def balanced(problem: Problem, free: Any) -> Candidate:
     def objective(x: Array) -> Array:
         a, c, b = x[0], x[1], x[2] if has_bias else 0.0
         p, q = a * (K - 1) / K + c / K + b, -a / K + c / K + b
-        cost = mu * jnp.sqrt(K * (K - 1) * a**2 + K * c**2)
-        # A common bias that nothing depends on is kept where it is.
-        return problem.loss.at(p, q, K) + cost + 0.5 * stiff * b**2
+        return problem.loss.at(p, q, K) + mu * frame_cost(a, c, K) + 0.5 * stiff * b**2
 
     with jax.enable_x64(True):
         start = jnp.asarray([gap, shift if shift else -0.1 * gap, beta][: 2 + has_bias], dtype)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from ufm.atlas._core import Theorem
 from ufm.atlas.papers import (
     binary,
+    dang2024,
     dynamics,
     fang2021,
     hong2024,
     li2025,
     li2025_bias,
     mse,
+    nonnegative,
     rediscovering,
     thrampoulidis2022,
     yaras2022,
@@ -26,6 +28,8 @@ PAPERS: dict[str, tuple[Theorem, ...]] = {
     "li2025": (*li2025.THEOREMS, *li2025_bias.THEOREMS),
     "rediscovering": rediscovering.THEOREMS,
     "yaras2022": yaras2022.THEOREMS,
+    "dang2024": dang2024.THEOREMS,
+    "nonnegative": nonnegative.THEOREMS,
     "hong2024": hong2024.THEOREMS,
     "fang2021": fang2021.THEOREMS,
     "thrampoulidis2022": thrampoulidis2022.THEOREMS,
