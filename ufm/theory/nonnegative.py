@@ -161,7 +161,7 @@ def decoupled(problem: Problem) -> Candidate:
         X, b = _proximal(smooth, (jnp.zeros((K, K)), b0), price)
         lengths = jnp.linalg.norm(X, axis=0)
         alive = lengths > LIVING * jnp.maximum(jnp.max(lengths), 1e-300)
-        flat, unravel = ravel_pytree((X * alive[None, :], b))
+        flat, unravel = ravel_pytree((jnp.where(alive[None, :], X, 0.0), b))
 
         def objective(v: Array) -> Array:
             X, b = unravel(v)
