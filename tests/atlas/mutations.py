@@ -341,7 +341,9 @@ MUTATIONS = [
     Mutation("dynamics/flow", decays(BCE, 0.02, 0.02, 0.05), dynamics, "kept", lambda f, decay: np.sqrt(f(decay))),
     Mutation("dynamics/descent", decays(BCE, 0.02, 0.02, 0.05), dynamics, "imbalance_after", without_square_of_step),
     Mutation("dynamics/critical", BCE, dynamics, "balance", lambda f, p, x: f(decays(p, p.decay.W, p.decay.W), x)),
-    Mutation("dang2024/ce", RELU_UNEVEN, dang2024, "unbiased_ce", lambda f, n, s: f(n, s * np.sqrt(len(n) / (len(n) - 1)))),
+    Mutation(
+        "dang2024/ce", RELU_UNEVEN, dang2024, "unbiased_ce", lambda f, n, s: f(n, s * np.sqrt(len(n) / (len(n) - 1)))
+    ),
     Mutation("dang2024/ce", RELU_UNEVEN, dang2024, "death_ratio", lambda f, p: 3 * f(p)),
     Mutation("dang2024/ce-bias", RELU_BIASED, dang2024, "largest_cosine", lambda f: -1 / 3),
     Mutation("dang2024/ce-bias", RELU_MERGED, dang2024, "largest_cosine", lambda f: 1.0, before=REFUTED, after=HOLDS),

@@ -143,7 +143,11 @@ def test_dang(price):
 
 @pytest.mark.parametrize(
     ("loss", "bias", "regime"),
-    [("bce", "per_class", "orthogonal frame"), ("bce", "none", "mean-shifted"), ("mse", "per_class", "orthogonal frame")],
+    [
+        ("bce", "per_class", "orthogonal frame"),
+        ("bce", "none", "mean-shifted"),
+        ("mse", "per_class", "orthogonal frame"),
+    ],
 )
 def test_balanced_closed_forms_are_exact(loss, bias, regime):
     classes = 4 if bias == "per_class" else 6  # without bias BCE has a frame up to four classes

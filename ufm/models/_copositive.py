@@ -5,8 +5,8 @@ to K = 4, where copositive matrices are sums of a positive semidefinite and a no
 almost always beyond. The first S to try is ``max(A, 0)``.
 
 Where it does not reach the level wanted, the features F say more. At a minimizer their rows r reach the maximum t, so
-that ``t r'r = r A r' <= r S r' <= t r'r``: hence ``S r' = t r'``, and ``S_ij = A_ij`` where a row has both entries. With
-Q the projection off the rows, what is wanted is a point common to the two convex sets
+that ``t r'r = r A r' <= r S r' <= t r'r``: hence ``S r' = t r'``, and ``S_ij = A_ij`` where a row has both entries.
+With Q the projection off the rows, what is wanted is a point common to the two convex sets
 
     { t (I - Q) + Q Y Q :  Q Y Q <= t },      { S >= A, with equality where (F'F)_ij > 0 },
 

@@ -78,7 +78,7 @@ class Nonnegative(Linear):
         return A, allowed, dominating(0.5 * (gram + gram.T), allowed**2, features)
 
     def dual_scale(self, problem: Problem, V: Array) -> Array:
-        A, allowed, S = self.dominated(problem, V, Params(V, jnp.eye(problem.columns, dtype=V.dtype)))
+        _, allowed, S = self.dominated(problem, V, Params(V, jnp.eye(problem.columns, dtype=V.dtype)))
         return jnp.minimum(1.0, allowed / jnp.sqrt(jnp.linalg.eigvalsh(S)[-1]))
 
     @property

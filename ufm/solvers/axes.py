@@ -35,7 +35,9 @@ def steepest_axis(A: Array) -> tuple[Array, Array]:
     linearization of a convex function over the ball in the orthant, and so never goes down.
     """
     top = jnp.linalg.eigh(A)[1][:, -1:]
-    starts = jnp.concatenate([jnp.eye(A.shape[0], dtype=A.dtype), jnp.abs(top), jnp.maximum(top, 0), jnp.maximum(-top, 0)], 1)
+    starts = jnp.concatenate(
+        [jnp.eye(A.shape[0], dtype=A.dtype), jnp.abs(top), jnp.maximum(top, 0), jnp.maximum(-top, 0)], 1
+    )
 
     def ascend(_: Array, h: Array) -> Array:
         up = jnp.maximum(matmul(A, h), 0.0)

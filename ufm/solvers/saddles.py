@@ -84,7 +84,9 @@ def way_down(problem: Any, params: Params, residual: Any) -> tuple[Params, Array
     return _spread(below, labels, columns), jnp.where(curved & lower, Status.SADDLE, Status.CONVERGED)
 
 
-def _along_axis(problem: Any, space: Any, point: Params, residual: Any, labels: Any, columns: int) -> tuple[Params, Array]:
+def _along_axis(
+    problem: Any, space: Any, point: Params, residual: Any, labels: Any, columns: int
+) -> tuple[Params, Array]:
     """`way_down` where features are non-negative: see `axes`."""
     dtype, eps = point.H.dtype, jnp.finfo(point.H.dtype).eps
     value = space.objective(point)

@@ -242,7 +242,7 @@ def _nonnegative(problem: Problem) -> Minimizer:
     if not problem.loss.symmetric:
         raise NoClosedForm(f"loss = {problem.loss}: no closed form for a loss that tells classes apart")
     if problem.dim < problem.classes:
-        raise NoClosedForm(f"dim = {problem.dim}: no closed form with non-negative features below K = {problem.classes}")
+        raise NoClosedForm(f"dim = {problem.dim}: no closed form for features >= 0 below K = {problem.classes}")
     if problem.balanced and problem.offset is None:
         free = _reduction(dataclasses.replace(problem, model=Linear()))
         best = nonnegative.balanced(problem, free)

@@ -11,9 +11,9 @@
 
     min over b, x_k of  sum_k [omega_k loss(x_k + b, k) + s sqrt(n_k) ||x_k||] + beta(b)
 
-is convex; class k is dead (x_k = 0) iff ``omega_k ||grad loss(b, k)|| <= s sqrt(n_k)``. For CE without bias (Dang, Tran,
-Nguyen & Ho 2024, Thm 3.1, re-derived) it solves in closed form, see `unbiased_ce`. With a bias orthogonality ends where
-an entry of ``V'V`` between two living classes is positive: they would rather share features. So none of this is the
+is convex; class k is dead (x_k = 0) iff ``omega_k ||grad loss(b, k)|| <= s sqrt(n_k)``. For CE without bias (Dang,
+Tran, Nguyen & Ho 2024, as summarised; re-derived) it solves in closed form, see `unbiased_ce`. With a bias
+orthogonality ends where an entry of ``V'V`` between two living classes is positive: they would rather share features. So none of this is the
 minimum unless the certificate says so, which `ufm.theory.minimizer` asks.
 """
 
@@ -94,10 +94,10 @@ def dead(problem: Problem, b: Any) -> np.ndarray:
         z = jnp.broadcast_to(jnp.asarray(b, jnp.float64), (K,))
         slopes = jax.vmap(jax.grad(problem.loss), (None, 0))(z, jnp.arange(K))
         size = np.asarray(jnp.linalg.norm(slopes, axis=1))
-    return size * class_shares(problem) <= float(problem.decay.price) * np.sqrt(problem.counts)
+    return size * _class_shares(problem) <= float(problem.decay.price) * np.sqrt(problem.counts)
 
 
-def class_shares(problem: Problem) -> np.ndarray:
+def _class_shares(problem: Problem) -> np.ndarray:
     """Weight of every class in the loss (K,)."""
     shares = problem.counts / problem.samples if problem.weights is None else problem.weights
     return np.asarray(shares, float)
@@ -141,10 +141,10 @@ def balanced(problem: Problem, free: Any) -> Candidate:
 def decoupled(problem: Problem) -> Candidate:
     """The best point with orthogonal features, whatever the counts and the convex loss; see the module.
 
-    Needs as many dimensions as classes live; more classes than that are left dead.
+    Needs as many dimensions as classes live.
     """
     K, s = problem.classes, float(problem.decay.price)
-    roots, shares = np.sqrt(problem.counts), class_shares(problem)
+    roots, shares = np.sqrt(problem.counts), _class_shares(problem)
     labels = jnp.arange(K)
     with jax.enable_x64(True):
         offset = 0.0 if problem.offset is None else jnp.asarray(problem.offset, jnp.float64)[..., None]
@@ -173,8 +173,6 @@ def decoupled(problem: Problem) -> Candidate:
         value = float(objective(ravel_pytree((X, b))[0]))
         X, alive = np.asarray(jnp.where(alive[None, :], X, 0.0)), np.asarray(alive)
     living = np.flatnonzero(alive)
-    if len(living) > problem.dim:
-        raise ValueError(f"{len(living)} living classes")
     # x_k = w h with decay_W |w|^2 = decay_H n_k h^2.
     root = (float(problem.decay.ratio) * roots) ** 0.5
     lengths = np.sqrt(np.linalg.norm(X, axis=0))
@@ -189,7 +187,7 @@ def decoupled(problem: Problem) -> Candidate:
 
 
 def _symmetric(problem: Problem, a: float, c: float, beta: float, value: float, regime: str) -> Candidate:
-    """The point with logits ``a M + (c/K) J + beta``: features ``x I + y J``, orthogonal ones or a mean that is as large.
+    """The point with logits ``a M + (c/K) J + beta``: features ``x I + y J``, or orthogonal ones.
 
     ``H = f_1 M + f_2 J/K`` and ``W = g_1 M + g_2 J/K`` with ``f g = (a, c)``: orthogonal rows for ``f_1 = f_2``.
     """

@@ -137,8 +137,8 @@ def largest_eigenvalue(S: Array, moving: Array) -> tuple[Array, Array]:
 
     With ``b = ||V'V - I||`` and ``R = S V - V diag(w)``, ``V'S V`` is off ``diag(w)`` by at most
     ``e = sqrt(1 + b) ||R|| + b max|w|``, and ``x = V y`` has ``|y|^2 <= |x|^2/(1 - b)``: so
-    ``lambda_max(S) <= (max w + e)/(1 - b)``. Derivatives are those of ``v'(moving) v``, S being the sum of a matrix that
-    moves and one that does not.
+    ``lambda_max(S) <= (max w + e)/(1 - b)``. Derivatives are those of ``v'(moving) v``, S being the sum of a matrix
+    that moves and one that does not.
     """
     K, dtype = S.shape[0], S.dtype
     S = jax.lax.stop_gradient(S)

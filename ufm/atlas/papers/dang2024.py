@@ -51,7 +51,8 @@ def _unbiased(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     living = death_ratio(problem) > 1
     quantities = [lowest(evidence, value)]
     quantities += [quantity("distance of the gaps a_k", 0.0, float(np.abs(found - gaps[labels]).max()), 1e-5)]
-    quantities += [yes(f"class {k} lives", living[k], living.any() and alive[k]) for k in range(problem.classes)]
+    alive &= living.any()  # where all is zero, sizes relative to the largest say nothing
+    quantities += [yes(f"class {k} lives", bool(living[k]), bool(alive[k])) for k in range(problem.classes)]
     pairs = cosines(problem, evidence.solution.params) if living.sum() > 1 else np.zeros(1)
     return [*quantities, quantity("largest cosine of two living classes", 0.0, float(pairs.max()), 1e-6)]
 

@@ -92,7 +92,9 @@ def _merges(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     if np.sum(p**2) <= 2 * p[small[1]]:
         raise Undecided("the smallest classes push each other apart: sum p^2 <= 2 p_m")
     units = means[:, small] / np.linalg.norm(means[:, small], axis=0)
-    return [yes("the smallest classes share one feature", merging_ratio(problem) <= 1, (units.T @ units).min() > 1 - 1e-7)]
+    return [
+        yes("the smallest classes share one feature", merging_ratio(problem) <= 1, (units.T @ units).min() > 1 - 1e-7)
+    ]
 
 
 pairs = Hypothesis(
@@ -103,7 +105,7 @@ pairs = Hypothesis(
 MERGING = Theorem(
     id="nonnegative/merging",
     source=SOURCE,
-    statement="With a decayed bias, minorities of n_c samples share one ReLU feature once the decays exceed a threshold.",
+    statement="With a decayed bias, minorities of n_c samples share one ReLU feature beyond a threshold.",
     formula="h_i = h_j iff sqrt(n_c)/N <= sqrt(decay_W decay_H), while they live and sum p^2 > 2 p_m",
     hypotheses=loss(CE)
     & nonnegative
@@ -191,7 +193,10 @@ def _blocked(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
         raise Undecided("the first class is dead at the global minimum")
     before = float(value(problem, x))
     back = converged(solve(problem, init=pushed(problem, x, PUSH), saddles="keep"), "from the push")
-    return [quantity("value after a push", before, float(back.value), 1e-9 * before), yes("a gap is left", True, gap > 0)]
+    return [
+        quantity("value after a push", before, float(back.value), 1e-9 * before),
+        yes("a gap is left", True, gap > 0),
+    ]
 
 
 BLOCKED = Theorem(
