@@ -179,3 +179,14 @@ def test_a_wrong_cost_of_a_frame_is_seen(monkeypatch):
     found = minimizer(problem)
     assert not found.exact
     assert "another" in found.reason
+
+
+def test_the_spectrum_on_the_face_is_the_dense_one():
+    """A feature per sample: W, b and the positive entries of H, at a point that all samples of a class share."""
+    problem = Problem(3, 4, (3, 2, 1), losses.CE(), Decay(0.02, 0.03, 0.1), "none", model=models.Nonnegative())
+    spectrum, x = ufm.theory.hessian_spectrum(problem), minimizer(problem).params
+    point, unravel = jax.flatten_util.ravel_pytree(jax.tree.map(jnp.asarray, x))
+    free = np.concatenate([np.ones(x.W.size, bool), (x.H > 0).ravel()])
+    dense = np.asarray(jax.hessian(lambda v: problem.objective(unravel(v)))(point))[np.ix_(free, free)]
+    np.testing.assert_allclose(spectrum.expand(), np.linalg.eigvalsh(dense), atol=1e-14)
+    assert (spectrum.index, spectrum.rotations, spectrum.size) == (0, 0, 12 + 6)

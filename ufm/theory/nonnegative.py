@@ -13,12 +13,13 @@
 
 is convex; class k is dead (x_k = 0) iff ``omega_k ||grad loss(b, k)|| <= s sqrt(n_k)``. For CE without bias (Dang,
 Tran, Nguyen & Ho 2024, as summarised; re-derived) it solves in closed form, see `unbiased_ce`. With a bias
-orthogonality ends where an entry of ``V'V`` between two living classes is positive: they would rather share features. So none of this is the
-minimum unless the certificate says so, which `ufm.theory.minimizer` asks.
+orthogonality ends where an entry of ``V'V`` between two living classes is positive: they would rather share features.
+So none of this is the minimum unless the certificate says so, which `ufm.theory.minimizer` asks.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,7 @@ from jax.flatten_util import ravel_pytree
 from ufm._base import axpy, norm
 from ufm.bias import Bias
 from ufm.problem import Params, Problem
+from ufm.theory.eigenvalues import Spectrum
 
 FRAME, MERGED_MEAN, DECOUPLED, DEAD = "orthogonal frame", "mean-shifted", "orthogonal", "orthogonal, some dead"
 PROXIMAL = 2000
@@ -184,6 +186,39 @@ def decoupled(problem: Problem) -> Candidate:
     regime = "zero" if not len(living) else DECOUPLED if len(living) == K else DEAD
     mean = 0.0 if b is None else float(np.mean(b))
     return Candidate(Params(W, H[:, problem.labels], b), value, regime, float(gaps @ shares), 0.0, mean)
+
+
+def face_spectrum(problem: Problem, params: Params, reason: str = "") -> Spectrum:
+    """Eigenvalues of the Hessian at a collapsed point on its face: W, b and the entries of H that are positive.
+
+    Entries at zero may only rise, and are held. The problem with one feature per class gives all but the deviations
+    from class means: ``W_f' C_k W_f omega_k/n_k + decay_H`` on the positive entries f of class k, n_k - 1 times.
+    """
+    K, counts = problem.classes, problem.counts
+    split = problem.features == "per_sample"
+    with jax.enable_x64(True):
+        short = dataclasses.replace(problem, features="per_class").astype(jnp.float64)
+        H = np.asarray(params.H)[:, np.searchsorted(problem.labels, np.arange(K))]
+        b = None if params.b is None else jnp.asarray(params.b, jnp.float64)
+        point = Params(jnp.asarray(params.W, jnp.float64), jnp.asarray(H, jnp.float64), b)
+        flat, unravel = ravel_pytree(point)
+        hessian = np.asarray(jax.jit(jax.hessian(lambda v: short.objective(unravel(v))))(flat))
+        curved = jax.vmap(jax.hessian(short.loss), (1, 0))(short.logits(point), jnp.arange(K))
+        C = np.asarray(curved) * (_class_shares(problem) / counts)[:, None, None]
+    inner, W = H > 0, np.asarray(params.W)
+    # A mean of n_k equal deviations of norm 1 moves the class feature by 1/sqrt(n_k).
+    unit = np.where(inner, 1.0 / np.sqrt(counts) if split else 1.0, 0.0)
+    scale = np.concatenate([np.ones(W.size), unit.ravel(), np.ones(flat.size - W.size - H.size)])
+    free = scale > 0
+    level = (hessian * scale[:, None] * scale[None, :])[np.ix_(free, free)]
+    entries = [("class: on the face", float(x), 1) for x in np.linalg.eigvalsh(level)]
+    for k in range(K) if split else ():
+        f = inner[:, k]
+        block = W[:, f].T @ C[k] @ W[:, f] + float(problem.decay.H) * np.eye(int(f.sum()))
+        entries += [(f"within class {k}", float(x), int(counts[k]) - 1) for x in np.linalg.eigvalsh(block)]
+    used = H[inner.any(axis=1)]
+    rank = len(used) if used.size and (used > 0).all() else 0  # elsewhere no rotation keeps the zeros
+    return dataclasses.replace(Spectrum.of(entries, rank * (rank - 1) // 2), reason=reason)
 
 
 def _symmetric(problem: Problem, a: float, c: float, beta: float, value: float, regime: str) -> Candidate:
