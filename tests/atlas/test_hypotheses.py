@@ -99,7 +99,8 @@ def test_every_theorem_names_the_condition_that_fails(name):
 def test_every_theorem_says_its_model(name):
     """Where a theorem speaks of no other model, a problem of that model is outside by its name."""
     words = str(THEOREMS[name].hypotheses)
-    kinds = [m.kind for m in (ufm.models.Linear, ufm.models.FixedClassifier, ufm.models.Spheres) if m.kind in words]
+    models = ufm.models.Linear, ufm.models.FixedClassifier, ufm.models.Nonnegative, ufm.models.Spheres
+    kinds = [m.kind for m in models if m.kind in words]
     assert kinds
     draw_one = THEOREMS[name].draw(np.random.default_rng(0))
     assert type(draw_one.model).kind in kinds
