@@ -28,6 +28,12 @@ CONDITIONS = [
     (h.free_classifier, CE, FIXED, "needs a free classifier, got fixed classifier"),
     (h.any_classifier, FIXED, SPHERE_CE, "needs a free classifier or a given classifier, got on spheres, gamma=4"),
     (h.on_spheres, SPHERE_CE, FIXED, "needs unit features and classifier rows, got fixed classifier"),
+    (
+        h.nonnegative,
+        dataclasses.replace(CE, model=ufm.models.Nonnegative()),
+        CE,
+        "needs non-negative features, got linear",
+    ),
     (h.balanced, CE, UNEVEN, "needs balanced, got n = (4, 4, 1, 1)"),
     (h.imbalanced, UNEVEN, CE, "needs imbalanced, got n = 3"),
     (
