@@ -14,6 +14,7 @@ from ufm.atlas import Theorem, Verdict
 from ufm.atlas.papers import (
     binary,
     dang2023,
+    dang2024,
     dynamics,
     fang2021,
     garrod2025,
@@ -21,6 +22,7 @@ from ufm.atlas.papers import (
     li2025,
     li2025_bias,
     mse,
+    nonnegative,
     rediscovering,
     sukenik2023,
     sukenik2024,
@@ -31,6 +33,7 @@ from ufm.atlas.papers import (
     zhu2021,
 )
 from ufm.theory import closed_forms, depth, group_codes
+from ufm.theory import nonnegative as nonnegative_theory
 from ufm.theory import spheres as sphere_theory
 from ufm.theory.closed_forms import Logits
 from ufm.theory.spheres import Cosines
@@ -69,6 +72,13 @@ DEEP_FREE = decays(DEEP_SQUARES, 0.02, 0.01, 0.0, bias="per_class")
 DEEP_PAIRS = ufm.Problem(6, 6, 2, ufm.losses.CE(), ufm.Decay(0.01, 0.005), bias="none", model=ufm.models.Deep(2))
 DEEP_TWO = dataclasses.replace(DEEP_SQUARES, classes=2, dim=3, decay=ufm.Decay(0.25, 0.16))
 DEEP_RELU = ufm.Problem(6, 6, 1, ufm.losses.MSE(), ufm.Decay(1e-3, 1e-3), bias="none", model=ufm.models.Deep(4, "relu"))
+RELU = ufm.models.Nonnegative()
+RELU_UNEVEN = ufm.Problem(4, 5, (60, 20, 5, 5), ufm.losses.CE(), ufm.Decay(0.03, 0.03, 0.0), "none", model=RELU)
+RELU_BIASED = ufm.Problem(4, 5, (60, 20, 5, 5), ufm.losses.CE(), ufm.Decay(1e-3, 1e-3, 1.0), model=RELU)
+RELU_MERGED = ufm.Problem(4, 5, (100, 100, 4, 4), ufm.losses.CE(), ufm.Decay(0.011, 0.011, 1e-3), model=RELU)
+RELU_BCE = dataclasses.replace(CENTERED, model=RELU)
+RELU_EVEN = ufm.Problem(4, 5, 3, ufm.losses.CE(), ufm.Decay(0.02, 0.01, 0.05), model=RELU)
+
 
 # Wrong formulas that several theorems share -----------------------------------------------------
 
@@ -380,4 +390,18 @@ MUTATIONS = [
     Mutation("dynamics/flow", decays(BCE, 0.02, 0.02, 0.05), dynamics, "kept", lambda f, decay: np.sqrt(f(decay))),
     Mutation("dynamics/descent", decays(BCE, 0.02, 0.02, 0.05), dynamics, "imbalance_after", without_square_of_step),
     Mutation("dynamics/critical", BCE, dynamics, "balance", lambda f, p, x: f(decays(p, p.decay.W, p.decay.W), x)),
+    Mutation(
+        "dang2024/ce", RELU_UNEVEN, dang2024, "unbiased_ce", lambda f, n, s: f(n, s * np.sqrt(len(n) / (len(n) - 1)))
+    ),
+    Mutation("dang2024/ce", RELU_UNEVEN, dang2024, "death_ratio", lambda f, p: 3 * f(p)),
+    Mutation("dang2024/ce-bias", RELU_BIASED, dang2024, "largest_cosine", lambda f: -1 / 3),
+    Mutation("dang2024/ce-bias", RELU_MERGED, dang2024, "largest_cosine", lambda f: 1.0, before=REFUTED, after=HOLDS),
+    Mutation(
+        "nonnegative/bce", RELU_BCE, nonnegative_theory, "frame_cost", lambda f, a, c, K: (K - 1) * abs(a) + abs(c)
+    ),
+    Mutation("nonnegative/merging", RELU_MERGED, nonnegative, "merging_ratio", lambda f, p: 2 * f(p)),
+    Mutation("nonnegative/unused-axis", RELU_EVEN, nonnegative, "steepness", lambda f, p, x: f(p, x) ** 2),
+    Mutation(  # a push that leaves the local minimum: through the origin
+        "nonnegative/blocked", RELU_EVEN, nonnegative, "pushed", lambda f, p, x, size: p.init(0)
+    ),
 ]

@@ -28,6 +28,12 @@ CONDITIONS = [
     (h.free_classifier, CE, FIXED, "needs a free classifier, got fixed classifier"),
     (h.any_classifier, FIXED, SPHERE_CE, "needs a free classifier or a given classifier, got on spheres, gamma=4"),
     (h.on_spheres, SPHERE_CE, FIXED, "needs unit features and classifier rows, got fixed classifier"),
+    (
+        h.nonnegative,
+        dataclasses.replace(CE, model=ufm.models.Nonnegative()),
+        CE,
+        "needs non-negative features, got linear",
+    ),
     (h.balanced, CE, UNEVEN, "needs balanced, got n = (4, 4, 1, 1)"),
     (h.imbalanced, UNEVEN, CE, "needs imbalanced, got n = 3"),
     (
@@ -99,7 +105,8 @@ def test_every_theorem_names_the_condition_that_fails(name):
 def test_every_theorem_says_its_model(name):
     """Where a theorem speaks of no other model, a problem of that model is outside by its name."""
     words = str(THEOREMS[name].hypotheses)
-    kinds = [m.kind for m in (ufm.models.Linear, ufm.models.FixedClassifier, ufm.models.Spheres) if m.kind in words]
+    models = ufm.models.Linear, ufm.models.FixedClassifier, ufm.models.Nonnegative, ufm.models.Spheres
+    kinds = [m.kind for m in models if m.kind in words]
     assert kinds
     draw_one = THEOREMS[name].draw(np.random.default_rng(0))
     assert type(draw_one.model).kind in kinds

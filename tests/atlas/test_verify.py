@@ -72,6 +72,9 @@ OUTSIDE = {
     "hong2024/zero": dataclasses.replace(SMOOTH_UNEVEN, decay=ufm.Decay(0.12, 0.12, 0.05)),
     # One smallest class has nobody to merge with.
     "fang2021/minority": dataclasses.replace(UNEVEN, per_class=(4, 3, 2, 1), decay=ufm.Decay(0.02, 0.02, 0.05)),
+    # Free features: no orthogonality.
+    "dang2024/ce": dataclasses.replace(UNEVEN, bias="none"),
+    "nonnegative/bce": dataclasses.replace(BCE, decay=ufm.Decay(0.02, 0.01, 1e-3)),
     "dynamics/flow": BCE,
     "dynamics/descent": BCE,
 }
@@ -92,6 +95,10 @@ NONE_TO_DROP = {
     "hong2024/convex": "holds for every convex loss",
     "thrampoulidis2022/svm": "a statement about the counts alone",
     "thrampoulidis2022/limit": "an asymptotic statement",
+    "dang2024/ce-bias": "refuted as it stands",
+    "nonnegative/merging": "free features merge at the same threshold",
+    "nonnegative/unused-axis": "about a point, not the problem",
+    "nonnegative/blocked": "the same",
     "binary/equivalence": "its two problems exist for CE and K = 2 only",
 }
 

@@ -19,6 +19,7 @@ from ufm.theory import certify
 K, D, COUNTS = 3, 4, (3, 2, 1)
 MODELS = {
     "linear": models.Linear(),
+    "nonnegative": models.Nonnegative(),
     "fixed": models.FixedClassifier(np.random.default_rng(7).normal(size=(K, D))),
     "spheres": models.Spheres(2.5),
     "deep": models.Deep(layers=3, widths=(5, 4)),
@@ -35,6 +36,12 @@ def problem_of(name, features="per_class", **options):
 
 def point_of(problem, seed=0):
     return problem.init(jax.random.key(seed), 1.5)
+
+
+def interior(problem, seed=0):
+    """A point off the bounds of the model, where it has any: both ways along a line are open."""
+    x = point_of(problem, seed)
+    return models.Params(x.W, x.H + 0.5, x.b) if problem.model.bounded else x
 
 
 def test_the_battery_covers_every_named_model():
@@ -73,9 +80,9 @@ def test_derivatives_in_solver_coordinates_are_differences(name):
 
     @jax.jit
     def everything():
-        space = problem.model.coordinates(problem, point_of(problem))
-        point = space.inward(point_of(problem))
-        toward = space.inward(point_of(problem, 1))
+        space = problem.model.coordinates(problem, interior(problem))
+        point = space.inward(interior(problem))
+        toward = space.inward(interior(problem, 1))
         near = space.retract(point, jax.tree.map(lambda t, p: 1e-3 * (t - p), toward, point))
         xi = jax.tree.map(lambda a, b: a - b, near, point)
 

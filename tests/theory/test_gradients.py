@@ -291,7 +291,7 @@ def with_decay(w):
     return Problem(4, 5, 2, losses.BCE(), Decay(w, 0.02, 0.3))
 
 
-TRACED = {"bias_stiffness", "certify", "certify_normalized", "collapse_strength", "reduce"}
+TRACED = {"bias_stiffness", "certify", "certify_normalized", "collapse_strength", "nonnegative.frame_cost", "reduce"}
 """Functions of `ufm.theory` with derivatives."""
 HOST = {
     "coarse_ce": lambda w: theory.coarse_ce(w, 4, 2)[0],
@@ -316,6 +316,11 @@ HOST = {
         Problem(4, 5, 2, decay=Decay(0.01, w, 0.3)), 2.0
     ),
     "fixed_classifier.minimum": lambda w: theory.fixed_classifier.minimum(PROBLEM, w).value,
+    "nonnegative.unbiased_ce": lambda w: theory.nonnegative.unbiased_ce((3, 2), w)[1],
+    "nonnegative.dead": lambda w: theory.nonnegative.dead(with_decay(w), 0.0).sum(),
+    "nonnegative.face_spectrum": lambda w: theory.nonnegative.face_spectrum(with_decay(w), ZERO).largest,
+    "nonnegative.balanced": lambda w: theory.nonnegative.balanced(with_decay(w), theory.reduce(with_decay(w))).value,
+    "nonnegative.decoupled": lambda w: theory.nonnegative.decoupled(with_decay(w)).value,
     "spheres.ce": lambda w: theory.spheres.ce(w, 4).value,
     "spheres.bce": lambda w: theory.spheres.bce(w, 4, 0.1).value,
     "spheres.corollary_1": lambda w: theory.spheres.corollary_1(-w, w, 4),
@@ -341,7 +346,7 @@ def test_the_naive_loss_on_spheres_is_a_polynomial():
 def test_the_lists_are_complete():
     """Every public function of the theory is traced or refuses; every loss is differentiated."""
     found = {name for name in theory.__all__ if inspect.isfunction(getattr(theory, name))}
-    for module in (theory.closed_forms, theory.fixed_classifier, theory.spheres):
+    for module in (theory.closed_forms, theory.fixed_classifier, theory.nonnegative, theory.spheres):
         own = inspect.getmembers(module, lambda x, m=module: inspect.isfunction(x) and x.__module__ == m.__name__)
         found |= {f"{module.__name__.rpartition('.')[2]}.{name}" for name, _ in own if not name.startswith("_")}
     assert found | {"networks.nearest"} == TRACED | set(HOST) | {"spheres.naive"}

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from ufm.losses import Loss
-from ufm.models import Spheres
+from ufm.models import Nonnegative, Spheres
 from ufm.problem import Decay, Problem
 
 Shape = tuple[int, int, int | tuple[int, ...]]
@@ -84,6 +84,15 @@ class SphereFamily(Family):
     def __call__(self, rng: np.random.Generator) -> Problem:
         """One problem."""
         return dataclasses.replace(super().__call__(rng), model=Spheres(log_uniform(rng, *self.gamma)))
+
+
+@dataclass(frozen=True)
+class NonnegativeFamily(Family):
+    """Draws problems with non-negative features: as a `Family`."""
+
+    def __call__(self, rng: np.random.Generator) -> Problem:
+        """One problem."""
+        return dataclasses.replace(super().__call__(rng), model=Nonnegative())
 
 
 def structure_of(problem: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ufm.losses import Loss
-from ufm.models import FixedClassifier, Linear, Model, Spheres
+from ufm.models import FixedClassifier, Linear, Model, Nonnegative, Spheres
 from ufm.problem import Problem
 from ufm.theory import collapse_strength
 
@@ -168,6 +168,8 @@ any_classifier = free_classifier | model(FixedClassifier)
 """The model of theorems that a given classifier does not touch."""
 on_spheres = model(Spheres)
 """Normalized features and classifier rows."""
+nonnegative = model(Nonnegative)
+"""A free classifier and non-negative features."""
 balanced = Hypothesis("balanced", lambda p: p.balanced, _counts)
 imbalanced = Hypothesis("imbalanced", lambda p: not p.balanced, _counts)
 no_bias = Hypothesis("no bias", lambda p: p.bias == "none", _bias)

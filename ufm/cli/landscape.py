@@ -59,7 +59,7 @@ def landscape_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
     report: dict[str, Any] = {"problem": problem_json(problem), "known": known, "spectrum": None, "rates": None}
     exact, rungs, points, solved, run = None, [], [], None, None
     try:
-        rungs = theory.ladder(problem)
+        rungs = [] if problem.model.bounded else theory.ladder(problem)
         exact = theory.hessian_spectrum(problem)
     except theory.NoClosedForm as reason:
         report["no_closed_form"] = str(reason)

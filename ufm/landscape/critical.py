@@ -116,7 +116,8 @@ def escape_direction(problem: Problem, params: Params) -> Escape:
     >>> round(float(escape.promised), 4), round(escape.measured, 4)
     (-0.2257, -0.2257)
     """
-    require(problem.model.multiplicative, "model", str(problem.model), "linear: a free classifier")
+    free = problem.model.multiplicative and not problem.model.bounded
+    require(free, "model", str(problem.model), "linear: a free classifier")
     weights = np.broadcast_to(problem.multiplicity, (problem.columns,))
     G = np.asarray(_gradient_in_Z(problem, params)) / np.sqrt(weights)
     u, sizes, vt = np.linalg.svd(G, full_matrices=False)

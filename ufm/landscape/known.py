@@ -6,6 +6,11 @@ from ufm.problem import Problem
 from ufm.theory import NoClosedForm
 from ufm.theory.minimizer import symmetric_minimizer
 
+RELU = (
+    "Features >= 0: a second-order stationary point with an unused axis (row of H and column of W zero) is a global "
+    "minimum; where all axes are in use, a point with a dead class can be a local minimum that is not."
+)
+
 
 def what_is_known(problem: Problem) -> list[str]:
     """Statements, each one line, of what is proven and what is not for this loss and dimension.
@@ -17,6 +22,8 @@ def what_is_known(problem: Problem) -> list[str]:
     K, d = problem.classes, problem.dim
     convex = problem.loss.convex
     name = problem.loss.name
+    if problem.model.bounded:
+        return [RELU] if convex else []
     drop = "where W loses rank the escape direction descends unless the gradient in Z is below its bound"
     try:
         reason = symmetric_minimizer(problem).reason

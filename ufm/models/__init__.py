@@ -11,6 +11,7 @@ from ufm.models._scaled import Scaled, half_square
 from ufm.models.deep import Deep
 from ufm.models.fixed import FixedClassifier
 from ufm.models.linear import Linear
+from ufm.models.nonnegative import Nonnegative
 from ufm.models.spheres import Spheres
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "FixedClassifier",
     "Linear",
     "Model",
+    "Nonnegative",
     "Params",
     "Scaled",
     "Spheres",
@@ -27,7 +29,7 @@ __all__ = [
     "pytree",
 ]
 
-NAMED: dict[str, type[Model]] = {model.name: model for model in (Linear, Spheres, Deep)}
+NAMED: dict[str, type[Model]] = {model.name: model for model in (Linear, Nonnegative, Spheres, Deep)}
 """The models that a command line or a spec can name."""
 
 

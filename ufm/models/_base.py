@@ -79,6 +79,9 @@ class Model:
     collapses: ClassVar[bool] = False
     """Whether the best features at fixed (W, b) are unique per class where the loss is convex."""
 
+    bounded: ClassVar[bool] = False
+    """Whether variables have bounds; the model's coordinates then have a `face`, see `Nonnegative`."""
+
     def layers(self, params: Params) -> tuple[Array, Array]:
         """Classifier C (K, d) and features F (d, columns) of a point: the logits without bias are ``C F``."""
         raise NotImplementedError
@@ -134,6 +137,10 @@ class Model:
         Infinite, unless overridden: then no lower bound on the minimum is known, and certificates say -inf.
         """
         return jnp.full((), jnp.inf, V.dtype), jnp.zeros((), V.dtype)
+
+    def dual_problem(self, problem: Problem, params: Params) -> tuple[Problem, Params]:
+        """A problem, and a point of it, whose lower bounds hold for ``problem`` too; itself unless overridden."""
+        return problem, params
 
     decays: ClassVar[tuple[str, ...]] = ("W", "H")
     """Decays that the penalty uses, beside that of the bias."""

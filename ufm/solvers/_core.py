@@ -30,7 +30,7 @@ class Status(enum.IntEnum):
 
     >>> import ufm
     >>> [status.label for status in ufm.Status]
-    ['running', 'converged', 'max steps', 'stalled', 'nonfinite', 'saddle']
+    ['running', 'converged', 'max steps', 'stalled', 'nonfinite', 'saddle', 'local minimum']
     >>> ufm.Status.MAX_STEPS.remedy
     'allow more steps (max_steps), or a larger tolerance (tol)'
     """
@@ -44,6 +44,10 @@ class Status(enum.IntEnum):
     """The value or gradient became NaN or infinite; ``params`` are the last finite ones."""
     SADDLE = 5
     """The stopping rule was met at a strict saddle, which is no minimum; see `ufm.solvers.saddles`."""
+
+    LOCAL_MINIMUM = 6
+    """The stopping rule was met where a wider problem would have a way down and this one has none: with non-negative
+    features, a new axis would lower the objective, but none is free (`ufm.solvers.axes`)."""
 
     @property
     def label(self) -> str:
@@ -61,6 +65,7 @@ REMEDIES = {
     Status.MAX_STEPS: "allow more steps (max_steps), or a larger tolerance (tol)",
     Status.STALLED: "solve in float64, or allow a larger tolerance (tol)",
     Status.NONFINITE: "start nearer to zero (scale), take shorter steps (lr), or check that the loss is finite",
+    Status.LOCAL_MINIMUM: "start elsewhere (key, starts), or allow more feature dimensions (dim)",
     Status.SADDLE: "start elsewhere (key, scale > 0), or say saddles='keep' if critical points are wanted",
 }
 """`Status.remedy`, in the words of `ufm.solve`."""
@@ -232,5 +237,5 @@ def reached(relative: Array, tol: float | None) -> Array:
 def require_products(problem: Problem, solver: str, *, free: bool = False) -> None:
     """Raise `InputError` unless points are plain arrays with quadratic decays (a free W and H, if ``free``)."""
     model = problem.model
-    fits = model.multiplicative if free else isinstance(model, Linear | Deep)
+    fits = (model.multiplicative if free else isinstance(model, Linear | Deep)) and not model.bounded
     require(fits, "model", str(model), f"linear {'' if free else 'or deep '}for the solver {solver}")

@@ -46,7 +46,8 @@ AMPLITUDES = tuple(map(float, np.geomspace(0.5, 50.0, 12)))
 """Amplitudes of a code's logits that are tried: Newton's method does the rest."""
 Start = Params | str
 ESCAPES = 3
-"""Saddles that a solve leaves: the first one by symmetry, and others that lie on the way down from it."""
+"""Saddles that a solve leaves: the first one by symmetry, and others that lie on the way down from it. Where features
+are non-negative, each class may have died once."""
 
 _means = jax.jit(symmetry.means)
 
@@ -315,6 +316,9 @@ def _checked(problem: Problem, init: Params, dtype: Any) -> Params:
         require((given is None) == absent, f"init.{field}", given, "None" if absent else f"an array {wanted.shape}")
         if not absent:
             require(np.shape(given) == wanted.shape, f"init.{field}.shape", np.shape(given), f"{wanted.shape}")
+    model = problem.model
+    inside = not model.bounded or bool(np.all(np.asarray(model.onto(init).H) == np.asarray(init.H)))
+    require(inside, "init.H", float(np.min(init.H)), f"within the bounds of the model: {model.words}")
     fixed = problem.classifier
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), Params(init.W if fixed is None else fixed, init.H, init.b))
 
@@ -329,10 +333,10 @@ def _solve_one(
     found, suspect = _attempt(solver, problem, params, progress)
     spent = [found]
     while leave and bool(suspect):
-        below, saddle = _way_down(problem, found.params, found.residual)
-        if not bool(saddle):
-            break
-        if len(spent) > ESCAPES or not isinstance(solver, (Newton, LBFGS)):
+        below, status = _way_down(problem, found.params, found.residual)
+        if int(status) != Status.SADDLE:
+            return dataclasses.replace(_totalled(spent), status=status.astype(jnp.int32))
+        if len(spent) > ESCAPES + problem.classes * problem.model.bounded or not isinstance(solver, (Newton, LBFGS)):
             return dataclasses.replace(_totalled(spent), status=jnp.asarray(Status.SADDLE, jnp.int32))
         found, suspect = _attempt(solver, problem, below, progress)
         spent.append(found)

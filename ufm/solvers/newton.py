@@ -39,6 +39,13 @@ from ufm.solvers._core import (
     residual,
 )
 
+ROUNDS = 6
+"""Times that a step on a face takes up what lies beyond the bounds."""
+BENDS = 6
+"""Lengths tried for the gradient step on a face, each a fifth of the last."""
+SPOILT = 0.7
+"""Share of the promised decrease that a step on a face must keep."""
+
 
 @pytree()
 @dataclass(frozen=True)
@@ -177,6 +184,8 @@ class Newton:
         self, space: Any, state: NewtonState, target: Array
     ) -> tuple[Params, Array, Array, Array, Array, Array]:
         """Move, length, decrease predicted, cost, whether on the boundary, whether of the deviations alone."""
+        if space.problem.model.bounded:
+            return *self.on_face(space, state, target), jnp.zeros((), bool)
         if not classwise.collapses(space.problem):
             found = steihaug(space.hessian(state.point), state.gradient, state.radius, target, self.max_cg)
             return *found, jnp.zeros((), bool)
@@ -207,6 +216,74 @@ class Newton:
             (~alone & on_boundary) | on_boundary_w,
             alone,
         )
+
+    def on_face(self, space: Any, state: NewtonState, target: Array) -> tuple[Params, Array, Array, Array, Array]:
+        """The same where variables have bounds: active ones go there, the others follow by conjugate gradients.
+
+        What then lies beyond a bound is cut off. Where that spoils the decrease, in the quadratic model, it joins the
+        active ones, for up to `ROUNDS` times; where it still does, a share of the gradient step is taken.
+        """
+        point, gradient, product = state.point, state.gradient, space.hessian(state.point)
+        radius, tiny = state.radius, jnp.finfo(state.radius.dtype).tiny
+
+        def judged(move: Params) -> tuple[Params, Array]:
+            move = axpy(-1.0, point, space.retract(point, move))
+            return move, -dot(gradient, move) - 0.5 * dot(move, product(move))
+
+        def round_of(c: dict[str, Any]) -> dict[str, Any]:
+            free = c["free"]
+
+            def keep(x: Params) -> Params:
+                return jax.tree.map(jnp.multiply, free, x)
+
+            landing = jax.tree.map(lambda f, x: (f - 1.0) * x, free, point)
+            far = norm(landing)
+            landing = jax.tree.map(lambda x: jnp.where(far > radius, radius / far, 1.0) * x, landing)
+            image = product(landing)
+            left = jnp.sqrt(jnp.maximum(radius**2 - dot(landing, landing), (0.1 * radius) ** 2))
+            slope = keep(axpy(1.0, image, gradient))
+            inner, _, fall, products, boundary = steihaug(lambda v: keep(product(v)), slope, left, target, self.max_cg)
+            promised = fall - dot(gradient, landing) - 0.5 * dot(landing, image)
+            whole = axpy(1.0, inner, landing)
+            move, decrease = judged(whole)
+            better = decrease > c["decrease"]
+            beyond = space.beyond(point, whole, free)
+            return {
+                "free": jax.tree.map(lambda f, y: jnp.where(y, 0.0, f), free, beyond),
+                "move": choose(better, move, c["move"]),
+                "decrease": jnp.where(better, decrease, c["decrease"]),
+                "boundary": jnp.where(better, boundary, c["boundary"]),
+                "products": c["products"] + products + 2.0,
+                "again": decrease <= jnp.maximum(SPOILT * promised, 0.0),
+                "round": c["round"] + 1,
+            }
+
+        false = jnp.zeros((), bool)
+        start = {
+            "free": space.free(point, gradient),
+            "move": jax.tree.map(jnp.zeros_like, gradient),
+            "decrease": jnp.zeros_like(radius),
+            "boundary": false,
+            "products": jnp.zeros_like(radius),
+            "again": ~false,
+            "round": jnp.zeros((), jnp.int32),
+        }
+        end = jax.lax.while_loop(lambda c: c["again"] & (c["round"] < ROUNDS), round_of, start)
+        found = end["move"], end["decrease"], end["products"], end["boundary"]
+
+        def steepest() -> tuple[Params, Array, Array, Array]:
+            squared, curvature = dot(gradient, gradient), dot(gradient, product(gradient))
+            length = radius / jnp.maximum(jnp.sqrt(squared), tiny)
+            length = jnp.where(curvature > 0, jnp.minimum(length, squared / jnp.maximum(curvature, tiny)), length)
+            # Entries near zero bend the way: short enough, it goes down.
+            shares = length * 0.2 ** jnp.arange(BENDS, dtype=length.dtype)
+            moves, falls = jax.lax.map(lambda t: judged(jax.tree.map(lambda g: -t * g, gradient)), shares)
+            first = jnp.argmax(falls)
+            best = jax.tree.map(lambda x: x[first], moves), falls[first], found[2] + BENDS + 1.0, false
+            return choose(best[1] > found[1], best, found)
+
+        move, decrease, products, boundary = jax.lax.cond(end["again"], steepest, lambda: found)
+        return move, norm(move), decrease, products, boundary
 
     def finish(self, problem: Problem, state: NewtonState) -> Solution:
         """The state in plain variables."""

@@ -26,7 +26,7 @@ from ufm import symmetry
 from ufm._base import matmul, norm, operator_norm
 from ufm.models import Linear
 from ufm.problem import Params
-from ufm.solvers import classwise
+from ufm.solvers import axes, classwise
 from ufm.solvers._core import Solution, Status
 
 LANCZOS = 40
@@ -43,6 +43,9 @@ def screened(problem: Any, params: Params, residual: Any) -> Array:
         return jnp.ones((), bool)
     problem, params = _shared(problem.astype(params.H.dtype), params)
     G, allowed = problem.model.spectral(problem, jax.grad(problem.risk)(problem.logits(params)))
+    if problem.model.bounded:  # max(G'G, 0) bounds ||G h|| over non-negative h
+        top = jnp.linalg.eigvalsh(jnp.maximum(matmul(G.T, G), 0.0))[-1]
+        return top <= allowed**2 * (1.0 + 2.0 * _slack(params.H.dtype, residual))
     return operator_norm(G) <= allowed * (1.0 + _slack(params.H.dtype, residual))
 
 
@@ -52,11 +55,17 @@ def suspect(problem: Any, solution: Solution) -> Array:
 
 
 def way_down(problem: Any, params: Params, residual: Any) -> tuple[Params, Array]:
-    """A point below a critical point along the direction of least curvature, and whether there is one."""
+    """A point below a critical point along the direction of least curvature, and the `Status` that it shows.
+
+    ``SADDLE`` where the point found is lower, ``LOCAL_MINIMUM`` where only a wider problem has a way down, else
+    ``CONVERGED``.
+    """
     labels, columns = getattr(problem, "labels", None), params.H.shape[1]
     problem, params = _shared(problem.astype(params.H.dtype), params)
     space = problem.model.coordinates(problem, params)
     point = space.inward(params)
+    if problem.model.bounded:
+        return _along_axis(problem, space, point, residual, labels, columns)
     flat, unravel = ravel_pytree(point)
     product, eps = space.hessian(point), jnp.finfo(flat.dtype).eps
     value, gradient = space.value_and_gradient(point)
@@ -73,9 +82,28 @@ def way_down(problem: Any, params: Params, residual: Any) -> tuple[Params, Array
     curved = least < -_slack(flat.dtype, residual) * jnp.maximum(1.0, largest)
     lower = values[best] < value - 10.0 * eps * jnp.abs(value)
     below = space.outward(space.retract(point, unravel(lengths[best] * direction)))
-    if params.H.shape[1] < columns:
-        below = Params(below.W, jnp.take(below.H, jnp.asarray(labels), axis=1), below.b)
-    return below, curved & lower
+    return _spread(below, labels, columns), jnp.where(curved & lower, Status.SADDLE, Status.CONVERGED)
+
+
+def _along_axis(
+    problem: Any, space: Any, point: Params, residual: Any, labels: Any, columns: int
+) -> tuple[Params, Array]:
+    """`way_down` where features are non-negative: see `axes`."""
+    dtype, eps = point.H.dtype, jnp.finfo(point.H.dtype).eps
+    value = space.objective(point)
+    size = jnp.sqrt(2.0 * jnp.abs(value))
+    lengths = 0.25 ** jnp.arange(0, LENGTHS, dtype=dtype) * size
+    best, low, steep = axes.way_down(problem, space, point, lengths)
+    curved = steep > 1.0 + 2.0 * _slack(dtype, residual)
+    status = jnp.where(low < value - 10.0 * eps * jnp.abs(value), Status.SADDLE, Status.LOCAL_MINIMUM)
+    return _spread(space.outward(best), labels, columns), jnp.where(curved, status, Status.CONVERGED)
+
+
+def _spread(params: Params, labels: Any, columns: int) -> Params:
+    """The features of classes given to all ``columns``, where there are more."""
+    if params.H.shape[1] == columns:
+        return params
+    return Params(params.W, jnp.take(params.H, jnp.asarray(labels), axis=1), params.b)
 
 
 def _slack(dtype: Any, residual: Any) -> Array:
@@ -119,7 +147,7 @@ def _least(product: Any, flat: Array, space: Any, unravel: Any) -> tuple[Array, 
 
 
 def judged(problem: Any, solution: Solution) -> Solution:
-    """The ``solution`` with status `Status.SADDLE` where it converged to a strict saddle; traceable.
+    """The ``solution`` with the status that `way_down` gives it where it converged; traceable.
 
     >>> import jax, ufm
     >>> problem = ufm.Problem(3, 4, 5, ufm.losses.CE(), ufm.Decay(0.01, 0.01, 0.01))
@@ -128,10 +156,10 @@ def judged(problem: Any, solution: Solution) -> Solution:
     >>> found.status_name, ufm.solvers.judged(problem, found).status_name
     ('converged', 'saddle')
     """
-    saddle = jax.lax.cond(
+    status = jax.lax.cond(
         suspect(problem, solution),
-        lambda x: way_down(problem, x, solution.residual)[1],
-        lambda _: jnp.zeros((), bool),
+        lambda x: way_down(problem, x, solution.residual)[1].astype(jnp.int32),
+        lambda _: jnp.asarray(solution.status, jnp.int32),
         solution.params,
     )
-    return dataclasses.replace(solution, status=jnp.where(saddle, Status.SADDLE, solution.status).astype(jnp.int32))
+    return dataclasses.replace(solution, status=status)

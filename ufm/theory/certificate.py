@@ -114,7 +114,12 @@ def _certify(problem: Problem, params: Params, *, polish: bool) -> Certificate:
     params = problem.model.onto(params)  # norms that are one in float32 are not in float64
     penalty = regularizer(problem)
     dual = dual_point(problem, problem.logits(params))
-    value, point = objective(problem, params, dual, penalty), params
+    value = objective(problem, params, dual, penalty)
+    short, params = problem.model.dual_problem(problem, params)
+    if short is not problem:
+        problem, penalty = short, regularizer(short)
+        dual = dual_point(problem, problem.logits(params))
+    point = params
     if polish and params.b is not None:
         point = polish_bias(problem, params)
         dual = dual_point(problem, problem.logits(point))

@@ -46,7 +46,8 @@ def collapsed_spectrum(problem: Problem, params: Params, rtol: float = 1e-9) -> 
     True
     """
     K, d = problem.classes, problem.dim
-    require(problem.model.multiplicative, "model", str(problem.model), "linear: a free classifier")
+    free = problem.model.multiplicative and not problem.model.bounded
+    require(free, "model", str(problem.model), "linear: a free classifier")
     require(np.shape(params.H) == (d, K), "params.H.shape", np.shape(params.H), f"(dim, classes) = {(d, K)}")
     N, counts = problem.samples, problem.counts.astype(float)
     decay_W, decay_H = float(problem.decay.W), float(problem.decay.H)

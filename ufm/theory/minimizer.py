@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,9 @@ from ufm import geometry
 from ufm._base import InputError, in_float64
 from ufm.bias import Bias
 from ufm.losses import BCE, CE, Custom, Naive
-from ufm.models import Deep, Linear, Model, Spheres
+from ufm.models import Deep, Linear, Model, Nonnegative, Spheres
 from ufm.problem import Params, Problem
-from ufm.theory import depth, spheres
+from ufm.theory import depth, nonnegative, spheres
 from ufm.theory.certificate import certify
 from ufm.theory.reduction import Reduction, Regime, bias_stiffness, reduce_scalar, scalar_problem, static_part
 from ufm.theory.symmetric_certificate import closing
@@ -178,6 +179,8 @@ def minimizer(problem: Problem, key: Array | int | None = None) -> Minimizer:
         return _on_spheres(problem, key)
     if isinstance(problem.model, Deep):
         return _deep(problem)
+    if isinstance(problem.model, Nonnegative):
+        return _nonnegative(problem)
     found = symmetric_minimizer(problem)
     best, exact, bound, reason = found.reduction, found.exact, found.lower_bound, found.reason
     W, means, b = _factors(problem, best, key)
@@ -219,15 +222,39 @@ def _on_spheres(problem: Problem, key: Array | int | None) -> Minimizer:
     frame = np.eye(rank, problem.dim) if key is None else np.asarray(geometry.orthonormal(key, rank, problem.dim))
     b = Bias(problem.bias).constant(best.bias, K)
     params = Params(W[:, used] @ frame, (H[:, used] @ frame)[problem.labels].T, b)
+    shift = -K * gamma * best.mean
+    return _certified(problem, params, best.value, best.regime, best.p - best.q, shift, best.bias)
+
+
+def _certified(
+    problem: Problem, params: Params, value: float, regime: str, gap: float, shift: float, bias: float
+) -> Minimizer:
+    """A `Minimizer` that is exact if the objective at ``params`` is ``value`` and their certificate closes."""
     found = certify(problem, params)
     reason = ""
-    if abs(found.value - best.value) > found.rounding + 8 * np.finfo(float).eps * abs(best.value):
+    if abs(found.value - value) > found.rounding + 8 * np.finfo(float).eps * abs(value):
         reason = "the objective at its params is another"
     elif not found.gap <= found.rounding <= BLUNT * abs(found.value):
         reason = f"its certificate does not close: gap {found.gap:.1e}, rounding {found.rounding:.1e}"
-    bound = float(found.lower_bound) if reason else best.value
-    shift = -K * gamma * best.mean
-    return Minimizer(params, best.value, best.regime, best.p - best.q, shift, best.bias, not reason, bound, reason)
+    bound = float(found.lower_bound) if reason else value
+    return Minimizer(params, value, regime, gap, shift, bias, not reason, bound, reason)
+
+
+def _nonnegative(problem: Problem) -> Minimizer:
+    """The closed forms of `theory.nonnegative`: symmetric points of balanced problems, orthogonal ones of others."""
+    problem.loss.check(problem.classes)
+    if not problem.loss.symmetric:
+        raise NoClosedForm(f"loss = {problem.loss}: no closed form for a loss that tells classes apart")
+    if problem.dim < problem.classes:
+        raise NoClosedForm(f"dim = {problem.dim}: no closed form for features >= 0 below K = {problem.classes}")
+    if problem.balanced and problem.offset is None:
+        free = _reduction(dataclasses.replace(problem, model=Linear()))
+        best = nonnegative.balanced(problem, free)
+    elif problem.loss.convex:
+        best = nonnegative.decoupled(problem)
+    else:
+        raise NoClosedForm(f"loss = {problem.loss}: no closed form for unequal classes unless the loss is convex")
+    return _certified(problem, **vars(best))
 
 
 def _deep(problem: Problem) -> Minimizer:

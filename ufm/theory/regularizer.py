@@ -20,7 +20,7 @@ from jax import Array
 
 from ufm._base import matmul
 from ufm.losses import MSE
-from ufm.models import Deep, FixedClassifier, Linear, Model, Params, Spheres
+from ufm.models import Deep, FixedClassifier, Linear, Model, Nonnegative, Params, Spheres
 from ufm.problem import Problem
 from ufm.theory import rounding as errors
 from ufm.theory import shrinkage
@@ -108,6 +108,24 @@ class OfProducts(Regularizer):
         over = (ratio - 1.0) + ratio * (relative + 16.0 * errors.unit(tilt.dtype)) + moved
         rounded = jnp.maximum(over, 0.0)
         return rounded, jnp.maximum(over + tilt * jnp.sqrt(5.0 * total(lengths)) / allowed, 0.0) - rounded
+
+
+class OfNonnegative(OfProducts):
+    """Non-negative features: the spectral norm gives way to the root of the largest eigenvalue of some S >= A.
+
+    With the computed Gram matrix G of A's columns and the exact one G*, ``S - G >= 0`` exactly, and
+    ``G* + (S - G)`` is off S by ``||G* - G||``, at most gamma times ``||A||_1 ||A||_inf``.
+    """
+
+    def scale(self, dual: Dual, params: Params, least: Array) -> tuple[Array, Any]:
+        V = dual.u * dual.shares[None, :]
+        A, allowed, S = self.model.dominated(self.problem, V, params)  # type: ignore[attr-defined]
+        top, known = errors.largest_eigenvalue(S, matmul(A.T, A))
+        size = jnp.abs(jax.lax.stop_gradient(A))
+        spread = jnp.max(jnp.sum(size, axis=0)) * jnp.max(jnp.sum(size, axis=1)) / jax.lax.stop_gradient(top)
+        known += gamma(2 * 6 + self.problem.classes + 4, V.dtype) * spread
+        norm = jnp.sqrt(top)
+        return jnp.minimum(least, allowed / norm), (norm, 0.5 * known, allowed)
 
 
 class OfFixed(OfProducts):
@@ -228,6 +246,7 @@ def _kind(model: Model) -> type[Regularizer]:
 
 _kind.register(Linear)(lambda model: OfProducts)
 _kind.register(FixedClassifier)(lambda model: OfFixed)
+_kind.register(Nonnegative)(lambda model: OfNonnegative)
 _kind.register(Spheres)(lambda model: OfSpheres)
 _kind.register(Deep)(lambda model: OfDeep)
 

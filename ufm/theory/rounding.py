@@ -153,6 +153,31 @@ def operator_norm(A: Array, units: int = 0) -> tuple[Array, Array]:
     return norm, 0.5 * excess + gamma(units, dtype) * jnp.sqrt(spread) + 4.0 * unit(dtype)
 
 
+def largest_eigenvalue(S: Array, moving: Array) -> tuple[Array, Array]:
+    """``lambda_max(S)`` of S (K, K), positive, and t with ``lambda_max(S) <= (1 + t)`` times it; see `operator_norm`.
+
+    With ``b = ||V'V - I||`` and ``R = S V - V diag(w)``, ``V'S V`` is off ``diag(w)`` by at most
+    ``e = sqrt(1 + b) ||R|| + b max|w|``, and ``x = V y`` has ``|y|^2 <= |x|^2/(1 - b)``: so
+    ``lambda_max(S) <= (max w + e)/(1 - b)``. Derivatives are those of ``v'(moving) v``, S being the sum of a matrix
+    that moves and one that does not.
+    """
+    K, dtype = S.shape[0], S.dtype
+    S = jax.lax.stop_gradient(S)
+    values, V = jnp.linalg.eigh(S)
+    v = V[:, -1]
+    change = jnp.sum(v * matmul(moving, v[:, None])[:, 0])
+    top = jnp.maximum(values[-1], jnp.finfo(dtype).tiny)
+    size = jnp.max(jnp.sum(jnp.abs(S), axis=0)) / top
+    both = matmul(jnp.concatenate([V.T, S / top]), V)
+    off = both - jnp.concatenate([jnp.eye(K, dtype=dtype), V * (values / top)[None, :]])
+    root = 1.1 * math.sqrt(K)
+    # Products err by gamma times those of absolute values, || |V| || <= root and || |S| || <= size.
+    b = jnp.sqrt(jnp.sum(off**2)) + gamma(K + 6, dtype) * (root * root + (size + 1.0) * root)
+    reach = jnp.max(jnp.abs(values)) / top
+    excess = jnp.where(b < 0.1, (b * (1.0 + b) + b * reach + b) / (1.0 - b), jnp.inf)
+    return top + (change - jax.lax.stop_gradient(change)), excess + 4.0 * unit(dtype)
+
+
 # Losses -------------------------------------------------------------------------------------------
 
 

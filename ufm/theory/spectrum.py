@@ -29,9 +29,11 @@ from jax import Array
 
 from ufm._base import in_float64
 from ufm.losses import Loss
+from ufm.models import Nonnegative
 from ufm.problem import Problem
 from ufm.theory.eigenvalues import Spectrum
-from ufm.theory.minimizer import symmetric_minimizer
+from ufm.theory.minimizer import minimizer, symmetric_minimizer
+from ufm.theory.nonnegative import face_spectrum
 
 
 def hessian_spectrum(problem: Problem) -> Spectrum:
@@ -39,7 +41,8 @@ def hessian_spectrum(problem: Problem) -> Spectrum:
 
     Any loss, regime, bias and feature mode; n = 10^9 costs what n = 1 does. The point is the global minimizer if
     ``reason`` is empty. Where it is not, as for ``dim = classes - 1`` beyond the threshold of the mean mode, ``reason``
-    says why that is not proven, and the index may show that the point is no minimum.
+    says why that is not proven, and the index may show that the point is no minimum. With non-negative features the
+    spectrum is that on the face of the point: `ufm.theory.nonnegative.face_spectrum`.
 
     Raises:
         NoClosedForm: where `minimizer` has none.
@@ -50,6 +53,9 @@ def hessian_spectrum(problem: Problem) -> Spectrum:
     >>> spectrum.index, spectrum.kernel, spectrum.size      # kernel (K-1)d - K(K-1)/2
     (0, 18, 35000000040)
     """
+    if isinstance(problem.model, Nonnegative):
+        best = minimizer(problem)
+        return face_spectrum(problem, best.params, best.reason)
     with jax.enable_x64(True):
         found = symmetric_minimizer(problem)
         point = found.reduction
