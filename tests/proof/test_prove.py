@@ -17,7 +17,7 @@ from mpmath import mp
 import ufm
 from ufm.losses import BCE, CE, MSE, Focal, LabelSmoothing, Logistic
 from ufm.problem import Params
-from ufm.proof import checker, models
+from ufm.proof import checker
 from ufm.proof import losses as forms
 from ufm.proof.balls import Unproved, exact, hexadecimal, inertia, outward
 from ufm.proof.statement import Statement
@@ -108,16 +108,10 @@ def test_other_models(model, loss, tmp_path):
 
 
 @pytest.mark.parametrize("counts", [(3, 3, 3, 3), (6, 3, 2, 1)])
-def test_nonnegative_features(counts, monkeypatch, tmp_path):
+def test_nonnegative_features(counts, tmp_path):
     """An orthogonal frame is optimal for CE without bias (Dang et al. 2024): the bound with P >= 0 is tight there."""
-
-    class Nonnegative(ufm.models.Linear):
-        name = "nonnegative"
-
-    monkeypatch.setitem(models.FORMS, Nonnegative, models.OfNonnegative)
-    monkeypatch.setitem(ufm.models.NAMED, "nonnegative", Nonnegative)
     decay = ufm.Decay(0.01, 0.02, 0.0)
-    problem = ufm.Problem(4, 5, counts, CE(), decay, "none", features="per_class", model=Nonnegative())
+    problem = ufm.Problem(4, 5, counts, CE(), decay, "none", features="per_class", model=ufm.models.Nonnegative())
     K, n, N = 4, np.array(counts), sum(counts)
     wrong = N * decay.price * np.sqrt((K - 1) / (K * n))  # 1 - p_k; p_k = 1/K where a class is dead
     a = np.maximum(np.log((K - 1) * (1 - wrong) / wrong), 0.0)

@@ -181,10 +181,9 @@ FORMS: dict[type, Callable[[Problem], ModelForm]] = {
     models.Linear: OfProducts,
     models.FixedClassifier: OfFixed,
     models.Spheres: OfSpheres,
+    models.Nonnegative: OfNonnegative,
 }
 """By exact type: what inherits from a model may cost something else."""
-if hasattr(models, "Nonnegative"):
-    FORMS[models.Nonnegative] = OfNonnegative
 
 
 def form(problem: Problem) -> ModelForm:
