@@ -12,6 +12,7 @@ from scipy.special import expit, logit
 import ufm
 from ufm.atlas import Theorem, Verdict
 from ufm.atlas.papers import (
+    andriopoulos2024,
     binary,
     dang2023,
     dang2024,
@@ -19,11 +20,13 @@ from ufm.atlas.papers import (
     fang2021,
     garrod2025,
     hong2024,
+    li2024,
     li2025,
     li2025_bias,
     mse,
     nonnegative,
     rediscovering,
+    schur,
     sukenik2023,
     sukenik2024,
     thrampoulidis2022,
@@ -72,6 +75,16 @@ DEEP_FREE = decays(DEEP_SQUARES, 0.02, 0.01, 0.0, bias="per_class")
 DEEP_PAIRS = ufm.Problem(6, 6, 2, ufm.losses.CE(), ufm.Decay(0.01, 0.005), bias="none", model=ufm.models.Deep(2))
 DEEP_TWO = dataclasses.replace(DEEP_SQUARES, classes=2, dim=3, decay=ufm.Decay(0.25, 0.16))
 DEEP_RELU = ufm.Problem(6, 6, 1, ufm.losses.MSE(), ufm.Decay(1e-3, 1e-3), bias="none", model=ufm.models.Deep(4, "relu"))
+TAGS = decays(CE, 0.02, 0.01, per_class=None, targets=li2024.all_sets(4, {1: 3, 2: 2}))
+VALUES = ufm.Problem(
+    3,
+    4,
+    None,
+    ufm.losses.MSE(),
+    ufm.Decay(0.1, 0.05, 0.0),
+    targets=ufm.targets.values(np.arange(15.0).reshape(3, 5) % 7),
+)
+MIXED = ufm.Problem(4, 5, None, ufm.losses.BCE(), ufm.Decay(0.02, 0.01, 0.5), targets=ufm.targets.mixup(4, 0.7, 2, 1))
 RELU = ufm.models.Nonnegative()
 RELU_UNEVEN = ufm.Problem(4, 5, (60, 20, 5, 5), ufm.losses.CE(), ufm.Decay(0.03, 0.03, 0.0), "none", model=RELU)
 RELU_BIASED = ufm.Problem(4, 5, (60, 20, 5, 5), ufm.losses.CE(), ufm.Decay(1e-3, 1e-3, 1.0), model=RELU)
@@ -393,6 +406,16 @@ MUTATIONS = [
     Mutation(
         "dang2024/ce", RELU_UNEVEN, dang2024, "unbiased_ce", lambda f, n, s: f(n, s * np.sqrt(len(n) / (len(n) - 1)))
     ),
+    Mutation("li2024/pick-all-label", TAGS, li2024, "pick_all_label", lambda f, K, n, s: f(K, n, s * (K - 1) / K)),
+    Mutation("andriopoulos2024/collapse", VALUES, andriopoulos2024, "gram", lambda f, p: f(p) / p.decay.ratio),
+    Mutation(
+        "andriopoulos2024/collapse",
+        VALUES,
+        andriopoulos2024,
+        "regression",
+        lambda f, p: f(dataclasses.replace(p, decay=ufm.Decay(p.decay.W, 2 * p.decay.H, 0.0))),
+    ),
+    Mutation("schur/pairs", MIXED, schur, "off_symmetric", lambda f, gram: f(gram) + abs(gram.sum()) / np.trace(gram)),
     Mutation("dang2024/ce", RELU_UNEVEN, dang2024, "death_ratio", lambda f, p: 3 * f(p)),
     Mutation("dang2024/ce-bias", RELU_BIASED, dang2024, "largest_cosine", lambda f: -1 / 3),
     Mutation("dang2024/ce-bias", RELU_MERGED, dang2024, "largest_cosine", lambda f: 1.0, before=REFUTED, after=HOLDS),

@@ -100,6 +100,11 @@ def structure_of(problem: Any) -> Any:
     return jax.tree.structure(problem)
 
 
+def _kin(problem: Any) -> Any:
+    """What problems that differ in scalars alone have in common: structure, counts and targets."""
+    return structure_of(problem), tuple(np.asarray(x).tobytes() for x in jax.tree.leaves(problem.grouping))
+
+
 @dataclass(frozen=True)
 class Instances:
     """Problems drawn for one theorem."""
@@ -136,7 +141,7 @@ def draw(
     near: list[Any] = []
     across: list[Any] = []
     for far in beyond:
-        same = [p for p in within if structure_of(p) == structure_of(far)]
+        same = [p for p in within if _kin(p) == _kin(far)]
         if same and len(near) < share:
             pair = _straddle(same[rng.integers(len(same))], far, inside)
             if pair is not None:
@@ -149,14 +154,19 @@ def _straddle(within: Any, beyond: Any, inside: Callable[[Any], bool]) -> tuple[
     """Two problems `BOUNDARY` to either side of the hypotheses' boundary on the way between two others."""
     a = jax.tree.leaves(within)
     b = jax.tree.leaves(beyond)
-    furthest = max((abs(np.log(y / x)) for x, y in zip(a, b, strict=True) if x > 0 and y > 0), default=0.0)
+    pairs = [(x, y) for x, y in zip(a, b, strict=True) if np.ndim(x) == 0]
+    furthest = max((abs(np.log(y / x)) for x, y in pairs if x > 0 and y > 0), default=0.0)
     if furthest == 0:
         return None
 
     def between(t: float) -> Any:
         # Plain floats, as everywhere: another type of number is another compiled program.
-        leaves = [float(x ** (1 - t) * y**t if x > 0 and y > 0 else x + t * (y - x)) for x, y in zip(a, b, strict=True)]
-        return jax.tree.unflatten(jax.tree.structure(within), leaves)
+        def mean(x: Any, y: Any) -> Any:
+            if np.ndim(x) or x == y:
+                return x
+            return float(x ** (1 - t) * y**t if x > 0 and y > 0 else x + t * (y - x))
+
+        return jax.tree.map(mean, within, beyond)
 
     low, high = 0.0, 1.0
     while high - low > 1e-9:

@@ -26,7 +26,9 @@ def distance_to_threshold(problem: Any, case: Callable[[Any], Any]) -> str:
     leaves = [leaf for _, leaf in paths]
     here = case(problem)
     for i, (path, leaf) in enumerate(paths):
-        if np.ndim(leaf) or not np.issubdtype(np.result_type(leaf), np.floating) or not 0 < abs(float(leaf)) < np.inf:
+        counts = getattr(path[0], "name", "") == "grouping"  # whole numbers: there are none beside them
+        number = not np.ndim(leaf) and np.issubdtype(np.result_type(leaf), np.floating)
+        if counts or not number or not 0 < abs(float(leaf)) < np.inf:
             continue
 
         def changed(t: float, i: int = i, number: float = float(leaf)) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ufm.atlas._core import Theorem
 from ufm.atlas.papers import (
+    andriopoulos2024,
     binary,
     dang2023,
     dang2024,
@@ -11,11 +12,13 @@ from ufm.atlas.papers import (
     fang2021,
     garrod2025,
     hong2024,
+    li2024,
     li2025,
     li2025_bias,
     mse,
     nonnegative,
     rediscovering,
+    schur,
     sukenik2023,
     sukenik2024,
     thrampoulidis2022,
@@ -45,4 +48,7 @@ PAPERS: dict[str, tuple[Theorem, ...]] = {
     "sukenik2023": sukenik2023.THEOREMS,
     "sukenik2024": sukenik2024.THEOREMS,
     "garrod2025": garrod2025.THEOREMS,
+    "li2024": li2024.THEOREMS,
+    "andriopoulos2024": andriopoulos2024.THEOREMS,
+    "schur": schur.THEOREMS,
 }
