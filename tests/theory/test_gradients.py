@@ -318,7 +318,9 @@ HOST = {
     "fixed_classifier.minimum": lambda w: theory.fixed_classifier.minimum(PROBLEM, w).value,
     "nonnegative.unbiased_ce": lambda w: theory.nonnegative.unbiased_ce((3, 2), w)[1],
     "nonnegative.dead": lambda w: theory.nonnegative.dead(with_decay(w), 0.0).sum(),
-    "nonnegative.face_spectrum": lambda w: theory.nonnegative.face_spectrum(with_decay(w), ZERO).largest,
+    "nonnegative.face_spectrum": lambda w: (
+        theory.nonnegative.face_spectrum(with_decay(w), Params(ZERO.W, np.zeros((5, 8)), ZERO.b)).largest
+    ),
     "nonnegative.balanced": lambda w: theory.nonnegative.balanced(with_decay(w), theory.reduce(with_decay(w))).value,
     "nonnegative.decoupled": lambda w: theory.nonnegative.decoupled(with_decay(w)).value,
     "spheres.ce": lambda w: theory.spheres.ce(w, 4).value,
