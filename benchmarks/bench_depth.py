@@ -107,7 +107,7 @@ def main():
         panel.grid(visible=False)
     panels[0].set_ylabel("classes K")
     handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in COLORS.values()]
-    panels[-1].legend(handles, COLORS, loc="lower left", fontsize=7, frameon=True)
+    figure.legend(handles, COLORS, loc="outside right upper", fontsize=8)
     if given.figure:
         figure.savefig(given.figure)
 
