@@ -108,7 +108,7 @@ class SetFamily(Family):
 PICK_ALL = Theorem(
     id="li2024/pick-all-label",
     source="Li, Li, Wang & Qu 2024, Thm 1, as summarised; amplitudes and threshold derived here",
-    statement="With the pick-all-label loss W is a simplex ETF; a set's feature is the sum of its labels' rows, scaled.",
+    statement="With the pick-all-label loss W is a simplex ETF; a set's feature is the scaled sum of its rows.",
     formula="X_S = a_m (1_S - m/K); zero iff sqrt(sum_m n_m C(K-2, m-1)) <= N s",
     hypotheses=loss(CE) & free_classifier & BALANCED & dim_at_least(-1) & away_from("zero", zero_ratio),
     claim=_claim,
