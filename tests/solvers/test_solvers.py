@@ -389,6 +389,7 @@ def test_status_codes_are_stable():
         ("STALLED", 3),
         ("NONFINITE", 4),
         ("SADDLE", 5),
+        ("LOCAL_MINIMUM", 6),
     ]
     assert [s for s in Status if not s.remedy] == [Status.CONVERGED]
 
