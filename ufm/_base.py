@@ -64,6 +64,12 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f"one of {', '.join(known)}{hint}"
 
 
+def require_known(field: str, value: Any, known: Iterable[str]) -> None:
+    """`require` one of the words ``known``; the message suggests a close one."""
+    if value not in known:
+        require(False, field, value, suggestion(str(value), known))
+
+
 def as_key(key: Any, seed: Any = None) -> Any:
     """A JAX key from a ``key`` that is one already or a whole number; ``seed``, if given, is that number.
 
@@ -90,7 +96,7 @@ def read_call(
     Values are numbers, but those of the keys ``words`` are kept as they are.
     """
     name, _, rest = text.partition(":")
-    require(name in known, field, name, suggestion(name, known))
+    require_known(field, name, known)
     keys, values = list(known[name]), dict[str, Any]()
     for item in filter(None, rest.split(",")):
         key, _, value = item.partition("=")

@@ -25,9 +25,9 @@ from ufm._base import (
     norm,
     pytree,
     require,
+    require_known,
     require_range,
     require_whole,
-    suggestion,
 )
 from ufm.bias import Bias
 from ufm.losses import BCE, Custom, Loss
@@ -148,11 +148,9 @@ class Problem:
         object.__setattr__(self, "dim", int(self.dim))
         require(isinstance(self.loss, Loss), "loss", self.loss, "a loss such as ufm.losses.BCE(), or custom(fn)")
         require(isinstance(self.decay, Decay), "decay", self.decay, "a ufm.Decay")
-        require(self.bias in BIAS_MODES, "bias", self.bias, suggestion(str(self.bias), BIAS_MODES))
+        require_known("bias", self.bias, BIAS_MODES)
         object.__setattr__(self, "bias", Bias(self.bias))
-        require(
-            self.features in FEATURE_MODES, "features", self.features, suggestion(str(self.features), FEATURE_MODES)
-        )
+        require_known("features", self.features, FEATURE_MODES)
         self._group(per_class, targets)
         if classifier is not None:
             free = self.model is None or self.model is FREE or isinstance(self.model, FixedClassifier)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ufm import losses, models
-from ufm._base import InputError, require, require_whole, shown, suggestion, write_call
+from ufm._base import InputError, require, require_known, require_whole, shown, write_call
 from ufm.bias import Bias
 from ufm.models import FixedClassifier, Linear
 from ufm.problem import Decay, Problem
@@ -159,7 +159,7 @@ def known_keys(table: Any, known: Iterable[str], what: str) -> None:
     require(isinstance(table, Mapping), what, table, "a table")
     known = list(known)
     for key in table:
-        require(key in known, what, key, suggestion(str(key), known))
+        require_known(what, key, known)
 
 
 def exact(x: Any) -> str:
@@ -188,7 +188,7 @@ def _named(given: Any, field: str, room: Any, hyper: Mapping[str, float] | None 
     require(isinstance(given, str), field, given, f"a name, one of {', '.join(room.NAMED)}")
     if hyper is None:
         return room.parse(given)
-    require(given in room.NAMED, field, given, suggestion(given, room.NAMED))
+    require_known(field, given, room.NAMED)
     known_keys(hyper, room.NAMED[given].__dataclass_fields__, f"hyper-parameter of {field} {given}")
     return room.NAMED[given](**hyper)
 

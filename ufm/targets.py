@@ -27,9 +27,9 @@ from ufm._base import (
     pytree,
     read_call,
     require,
+    require_known,
     require_range,
     require_whole,
-    suggestion,
     write_call,
 )
 
@@ -179,7 +179,7 @@ class LongTail(OfClasses):
         require_whole("classes", self.classes, 2)
         require_range("n_max", self.n_max, "a whole number >= 1", lambda n: (n >= 1) & (n <= MOST) & (n == np.round(n)))
         require_range("ratio", self.ratio, "a finite number >= 1", lambda x: (x >= 1) & (x < np.inf))
-        require(self.kind in KINDS, "kind", self.kind, suggestion(str(self.kind), KINDS))
+        require_known("kind", self.kind, KINDS)
 
     def check(self, classes: int) -> None:
         require(classes == self.classes, "per_class", self.written, f"for classes = {classes} (got {self.classes})")
@@ -252,7 +252,7 @@ class Columns(Targets):
     total: int | None = None
 
     def __post_init__(self) -> None:
-        require(self.kind in CHECKS, "kind", self.kind, suggestion(str(self.kind), CHECKS))
+        require_known("kind", self.kind, CHECKS)
         if is_traced(self.Y, self.each):
             return
         Y = _numbers("targets", self.Y)

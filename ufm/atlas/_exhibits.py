@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ufm._base import require, suggestion
+from ufm._base import require, require_known
 from ufm.atlas._core import Theorem
 from ufm.atlas._verify import THEOREMS
 from ufm.losses import BCE, Focal
@@ -37,7 +37,7 @@ def proof_file(theorem: str) -> Path:
     >>> proof_file("li2025/2").name
     'li2025-2.json'
     """
-    require(theorem in PROBLEMS, "theorem", theorem, suggestion(theorem, PROBLEMS))
+    require_known("theorem", theorem, PROBLEMS)
     return PLACE / f"{theorem.replace('/', '-')}.json"
 
 

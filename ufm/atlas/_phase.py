@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ufm._base import require, suggestion
+from ufm._base import require, require_known
 from ufm._parallel import in_parallel
 from ufm.atlas._claims import weight
 from ufm.atlas._core import CERTIFIED, Evidence
@@ -264,5 +264,5 @@ def diagram(name: str) -> Diagram:
     [['apart', 'apart', 'apart'], ['apart', 'merged', 'merged'], ['zero', 'zero', 'zero']]
     """
     known = {d.name: d for d in DIAGRAMS}
-    require(name in known, "diagram", name, suggestion(name, known))
+    require_known("diagram", name, known)
     return known[name]

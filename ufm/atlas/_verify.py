@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from ufm._base import require, suggestion
+from ufm._base import require_known
 from ufm._parallel import in_parallel
 from ufm._version import __version__
 from ufm.atlas._core import Evidence, Finding, Report, Theorem, Verdict, check
@@ -166,9 +166,9 @@ def verify(
 
 def _chosen(paper: str | None, theorem: str | None) -> dict[str, Theorem]:
     if paper is not None:
-        require(paper in PAPERS, "paper", paper, suggestion(paper, PAPERS))
+        require_known("paper", paper, PAPERS)
     if theorem is not None:
-        require(theorem in THEOREMS, "theorem", theorem, suggestion(theorem, THEOREMS))
+        require_known("theorem", theorem, THEOREMS)
     groups: Iterable[Theorem] = THEOREMS.values() if paper is None else PAPERS[paper]
     return {t.id: t for t in groups if theorem is None or t.id == theorem}
 

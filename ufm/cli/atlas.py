@@ -16,11 +16,11 @@ FIELDS = ("id", "source", "statement", "formula", "hypotheses", "recorded")
 def command(paper: str | None, as_markdown: bool, as_json: bool) -> None:
     """List the theorems: id, source, hypotheses, claim and the verdict on record."""
     use_jax()
-    from ufm._base import require, suggestion
+    from ufm._base import require_known
     from ufm.atlas import PAPERS
 
     if paper is not None:
-        require(paper in PAPERS, "paper", paper, suggestion(paper, PAPERS))
+        require_known("paper", paper, PAPERS)
     theorems = [t for name, group in PAPERS.items() if paper in (None, name) for t in group]
     listed = [{name: str(getattr(t, name)) for name in FIELDS} for t in theorems]
     if as_json:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ufm._base import require, suggestion
+from ufm._base import require, require_known
 from ufm.losses import BCE, CE, Loss
 from ufm.problem import Params, Problem
 from ufm.theory.eigenvalues import Spectrum
@@ -48,7 +48,7 @@ def contraction(method: str, eigenvalues: Any, lr: float, momentum: float = 0.0)
     Heavy ball ``x+ = x - lr g(x) + momentum (x - x-)`` has the roots of ``z^2 - (1 + m - lr mu) z + m``;
     Nesterov, with the gradient at ``x + m (x - x-)``, those of ``z^2 - (1 + m)(1 - lr mu) z + m (1 - lr mu)``.
     """
-    require(method in METHODS, "method", method, suggestion(method, METHODS))
+    require_known("method", method, METHODS)
     mu = np.asarray(eigenvalues, float)
     if method == "gradient":
         return np.abs(1.0 - lr * mu)

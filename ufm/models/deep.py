@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ufm._base import matmul, operator_norm, pytree, require, require_whole, suggestion
+from ufm._base import matmul, operator_norm, pytree, require, require_known, require_whole
 from ufm.models._base import Model
 from ufm.models._factors import balanced_factors
 from ufm.models._params import Params
@@ -84,7 +84,7 @@ class Deep(Model):
     ) -> None:
         layers = _whole(layers)
         require_whole("layers", layers, 1)
-        require(activation in ACTIVATIONS, "activation", activation, suggestion(str(activation), ACTIVATIONS))
+        require_known("activation", activation, ACTIVATIONS)
         if widths is not None:
             given = widths.split("x") if isinstance(widths, str) else widths
             sizes = [given] * (layers - 1) if isinstance(given, (int, float)) else list(given)

@@ -15,7 +15,7 @@ import optax
 from jax import Array
 
 from ufm import codes, symmetry
-from ufm._base import as_key, read_call, require, require_whole, suggestion
+from ufm._base import as_key, read_call, require, require_known, require_whole
 from ufm.problem import Params, Problem, require_single
 from ufm.solvers import classwise
 from ufm.solvers import saddles as points
@@ -186,7 +186,7 @@ def multistart(
     require(isinstance(problem, Problem), "problem", type(problem).__name__, "a ufm.Problem")
     require_single(problem)
     problem.loss.check(problem.classes)
-    require(saddles in SADDLES, "saddles", saddles, suggestion(str(saddles), SADDLES))
+    require_known("saddles", saddles, SADDLES)
     named = [] if init is None else [init] if isinstance(init, (Params, str)) else list(init)
     if isinstance(init, Params):
         require(starts in (None, 1), "starts", starts, "1 when an initial point is given (or name it in a list)")
@@ -293,15 +293,26 @@ def float_dtype(dtype: Any) -> Any:
         name = jnp.dtype(dtype).name
     except TypeError:
         name = str(dtype)
-    require(name in TOLERANCES, "dtype", name, suggestion(name, TOLERANCES))
+    require_known("dtype", name, TOLERANCES)
     dtype = jnp.dtype(name)
     enabled = dtype == jnp.float32 or default == jnp.float64
     require(enabled, "dtype", dtype.name, "float32 unless jax.config.update('jax_enable_x64', True) was run")
     return dtype
 
 
+_SHAPES: dict[Any, Params] = {}
+"""Shapes of the points of a problem by all that decides them: tracing them takes as long as a small solve."""
+
+
+def _shapes(problem: Problem) -> Params:
+    structure = jax.tree.structure(problem)
+    if structure not in _SHAPES:
+        _SHAPES[structure] = jax.eval_shape(lambda: problem.init(jax.random.key(0)))
+    return _SHAPES[structure]
+
+
 def _checked(problem: Problem, init: Params, dtype: Any) -> Params:
-    expected = jax.eval_shape(lambda: problem.init(jax.random.key(0)))
+    expected = _shapes(problem)
     if isinstance(expected.W, tuple):
         fits = isinstance(init.W, (tuple, list)) and len(init.W) == len(expected.W)
         require(fits, "init.W", type(init.W).__name__, f"a tuple of {len(expected.W)} matrices")
@@ -317,8 +328,9 @@ def _checked(problem: Problem, init: Params, dtype: Any) -> Params:
         if not absent:
             require(np.shape(given) == wanted.shape, f"init.{field}.shape", np.shape(given), f"{wanted.shape}")
     model = problem.model
-    inside = not model.bounded or bool(np.all(np.asarray(model.onto(init).H) == np.asarray(init.H)))
-    require(inside, "init.H", float(np.min(init.H)), f"within the bounds of the model: {model.words}")
+    if model.bounded:
+        inside = bool(np.all(np.asarray(model.onto(init).H) == np.asarray(init.H)))
+        require(inside, "init.H", float(np.min(init.H)), f"within the bounds of the model: {model.words}")
     fixed = problem.classifier
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), Params(init.W if fixed is None else fixed, init.H, init.b))
 

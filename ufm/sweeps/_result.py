@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ufm._base import require, suggestion
+from ufm._base import require, require_known
 from ufm.problem import Problem
 from ufm.solvers import Status, answered
 from ufm.sweeps._axes import START, STATIC, as_array, canonical, entry, leaf_names, with_leaf, with_static
@@ -49,7 +49,7 @@ class Sweep:
     info: dict[str, Any]
 
     def __getitem__(self, name: str) -> np.ndarray:
-        require(name in self.data, "quantity", name, suggestion(name, self.data))
+        require_known("quantity", name, self.data)
         return self.data[name]
 
     def __repr__(self) -> str:
@@ -92,7 +92,7 @@ class Sweep:
         data, dims, coords = self.data, self.dims, dict(self.coords)
         problem = self.problem
         for name, value in choice.items():
-            require(name in dims, "axis", name, suggestion(name, dims))
+            require_known("axis", name, dims)
             where = np.flatnonzero(coords[name] == value)
             require(len(where) == 1, name, value, f"one of {coords[name].tolist()}")
             axis, place = dims.index(name), int(where[0])

@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from ufm._base import InputError, require, require_whole, shown, suggestion
+from ufm._base import InputError, require, require_known, require_whole, shown, suggestion
 from ufm.statement import SIZES, from_data, known_keys, number, numbers, require_size
 from ufm.sweeps._axes import START, STATIC
 from ufm.sweeps._run import require_room
@@ -110,7 +110,7 @@ def _arguments(table: dict[str, Any]) -> dict[str, Any]:
     require(chosen is None or isinstance(chosen, str), "solver.name", chosen, "a name in quotes, such as 'newton'")
     require(record is None or isinstance(record, list), "record", record, f"a list of {', '.join(RECORDED)}")
     for name in record or ():
-        require(name in RECORDED, "record", name, suggestion(str(name), RECORDED))
+        require_known("record", name, RECORDED)
     for whole in ("max_steps", "record_every"):
         if whole in solver:
             require_whole(whole, solver[whole], 1)
@@ -136,7 +136,7 @@ def _values(name: str, given: Any) -> Any:
     kinds = [*RANGES, "range"]
     require(len(given) == 1, f"axis {name}", dict(given), f"one of {', '.join(kinds)}")
     kind, ends = next(iter(given.items()))
-    require(kind in kinds, f"axis {name}", kind, suggestion(kind, kinds))
+    require_known(f"axis {name}", kind, kinds)
     allowed = "[start, stop]" if kind == "range" else "[first, last, points]"
     try:
         if kind == "range":

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ufm._base import require, suggestion
+from ufm._base import require, require_known
 from ufm.problem import Problem
 from ufm.solvers import Status, float_dtype
 from ufm.statement import describe, from_data, stated, to_data
@@ -95,7 +95,7 @@ def sweep(
     """
     dtype = float_dtype(dtype)
     for key in options or {}:
-        require(key in OPTIONS, "key of options", key, suggestion(key, OPTIONS))
+        require_known("key of options", key, OPTIONS)
     start = {"seed": seed, "scale": scale, "bias_mean": bias_mean}
     require_room(axes)
     layout = plan(problem, axes, solver, start, dtype, options, keep, eliminate)
