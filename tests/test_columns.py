@@ -178,6 +178,14 @@ def test_copies_of_a_group_cost_nothing_and_change_nothing():
     assert free.params.H.shape == (4, 10)
 
 
+@pytest.mark.parametrize("loss", [losses.BCE(), losses.MSE(), losses.LabelSmoothing(0.1)], ids=str)
+def test_every_feature_free_ends_where_shared_ones_do(loss):
+    problem = Problem(3, 4, targets=targets.sets(SETS, 2), loss=loss, decay=DECAY)
+    free, shared = ufm.solve(problem, eliminate=False), ufm.solve(problem)
+    assert float(free.value) == pytest.approx(float(shared.value), rel=1e-11)
+    assert not np.array_equal(free.params.H[:, 0], free.params.H[:, 1])
+
+
 def test_targets_and_counts_are_leaves():
     problem = Problem(3, 4, targets=targets.sets(SETS, (1, 2, 3, 4)), loss=losses.CE(), decay=DECAY)
     compiled = []

@@ -174,7 +174,7 @@ class Problem:
         require(isinstance(targets, Targets), "targets", targets, "of ufm.targets")
         targets.check(self.classes)
         if not isinstance(targets, OfClasses):
-            require(self.loss.takes_columns, "loss", str(self.loss), "ce, bce, ls or mse where targets are no labels")
+            require(self.loss.takes_columns, "loss", self.loss.name, "ce, bce, ls or mse where targets are no labels")
             self.loss.check_columns(targets)
         object.__setattr__(self, "grouping", targets.per_sample(self.features == "per_sample", self.classes))
         N = self.samples

@@ -73,8 +73,11 @@ class Targets:
         """N: a whole number, or traced."""
         if self.total is not None:
             return self.total
-        N = self.counts(classes).sum()
-        return N if is_traced(N) else int(N)
+        sizes = self.sizes(classes)
+        if is_traced(sizes):
+            return jnp.sum(jnp.broadcast_to(sizes, (self.groups(classes),)))
+        # In float64, exact up to the most that is allowed; whole numbers of 64 bits would overflow in silence.
+        return int(np.sum(np.broadcast_to(np.asarray(sizes, float), (self.groups(classes),))))
 
     def per_sample(self, wanted: bool, classes: int) -> Targets:
         """The same targets for features per sample or, unless ``wanted``, per group."""

@@ -6,7 +6,26 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from problems import BCE, CE, CENTERED, FOCAL, SHIFTED, SMOOTH, SPHERE_BCE, SPHERE_CE, UNEVEN, decays, sphere
+from problems import (
+    BCE,
+    CE,
+    CENTERED,
+    DEEP_FREE,
+    DEEP_PAIRS,
+    DEEP_RELU,
+    DEEP_SQUARES,
+    DEEP_TWO,
+    FOCAL,
+    SHIFTED,
+    SMOOTH,
+    SPHERE_BCE,
+    SPHERE_CE,
+    TAGS,
+    UNEVEN,
+    VALUES,
+    decays,
+    sphere,
+)
 from scipy.special import expit, logit
 
 import ufm
@@ -70,20 +89,6 @@ class Mutation:
         return f"{self.theorem}-{self.name}-{self.before.name.lower()}"
 
 
-DEEP_SQUARES = decays(CE, 0.02, 0.01, loss=ufm.losses.MSE(), bias="none", model=ufm.models.Deep(2))
-DEEP_FREE = decays(DEEP_SQUARES, 0.02, 0.01, 0.0, bias="per_class")
-DEEP_PAIRS = ufm.Problem(6, 6, 2, ufm.losses.CE(), ufm.Decay(0.01, 0.005), bias="none", model=ufm.models.Deep(2))
-DEEP_TWO = dataclasses.replace(DEEP_SQUARES, classes=2, dim=3, decay=ufm.Decay(0.25, 0.16))
-DEEP_RELU = ufm.Problem(6, 6, 1, ufm.losses.MSE(), ufm.Decay(1e-3, 1e-3), bias="none", model=ufm.models.Deep(4, "relu"))
-TAGS = decays(CE, 0.02, 0.01, per_class=None, targets=li2024.all_sets(4, {1: 3, 2: 2}))
-VALUES = ufm.Problem(
-    3,
-    4,
-    None,
-    ufm.losses.MSE(),
-    ufm.Decay(0.1, 0.05, 0.0),
-    targets=ufm.targets.values(np.arange(15.0).reshape(3, 5) % 7),
-)
 MIXED = ufm.Problem(4, 5, None, ufm.losses.BCE(), ufm.Decay(0.02, 0.01, 0.5), targets=ufm.targets.mixup(4, 0.7, 2, 1))
 RELU = ufm.models.Nonnegative()
 RELU_UNEVEN = ufm.Problem(4, 5, (60, 20, 5, 5), ufm.losses.CE(), ufm.Decay(0.03, 0.03, 0.0), "none", model=RELU)

@@ -105,7 +105,8 @@ def test_every_theorem_names_the_condition_that_fails(name):
 def test_every_theorem_says_its_model(name):
     """Where a theorem speaks of no other model, a problem of that model is outside by its name."""
     words = str(THEOREMS[name].hypotheses)
-    models = ufm.models.Linear, ufm.models.FixedClassifier, ufm.models.Nonnegative, ufm.models.Spheres
+    models = ufm.models
+    models = models.Linear, models.FixedClassifier, models.Nonnegative, models.Spheres, models.Deep
     kinds = [m.kind for m in models if m.kind in words]
     assert kinds
     draw_one = THEOREMS[name].draw(np.random.default_rng(0))

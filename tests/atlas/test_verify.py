@@ -8,7 +8,19 @@ import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
 import pytest
-from problems import BCE, CE, SPHERE_BCE, SPHERE_CE, UNEVEN
+from problems import (
+    BCE,
+    CE,
+    DEEP_PAIRS,
+    DEEP_RELU,
+    DEEP_SQUARES,
+    PENTAGON,
+    SPHERE_BCE,
+    SPHERE_CE,
+    TAGS,
+    UNEVEN,
+    VALUES,
+)
 
 import ufm
 from ufm.atlas import THEOREMS, Evidence, Theorem, Verdict, check, quantity, standard_suite
@@ -75,6 +87,22 @@ OUTSIDE = {
     # Free features: no orthogonality.
     "dang2024/ce": dataclasses.replace(UNEVEN, bias="none"),
     "nonnegative/bce": dataclasses.replace(BCE, decay=ufm.Decay(0.02, 0.01, 1e-3)),
+    # A target of 2 doubles the frame.
+    "dang2023/mse": dataclasses.replace(DEEP_SQUARES, loss=ufm.losses.MSE(1.0, 2.0)),
+    "dang2023/mse-bias": dataclasses.replace(DEEP_SQUARES, loss=ufm.losses.MSE(1.0, 2.0), bias="per_class"),
+    "tirer2022/extended": dataclasses.replace(DEEP_SQUARES, bias="per_class"),
+    "sukenik2023/binary": dataclasses.replace(
+        DEEP_SQUARES, classes=2, dim=3, loss=ufm.losses.MSE(1.0, 2.0), decay=ufm.Decay(0.1, 0.1, 0.0)
+    ),
+    # Two layers are too few.
+    "sukenik2024/low-rank": dataclasses.replace(DEEP_RELU, model=ufm.models.Deep(2, "relu")),
+    # Three classes collapse.
+    "garrod2025/low-rank": dataclasses.replace(DEEP_PAIRS, classes=3, dim=3, decay=ufm.Decay(0.02, 0.01, 0.0)),
+    "garrod2025/codes": dataclasses.replace(DEEP_PAIRS, loss=ufm.losses.MSE()),
+    "li2024/pick-all-label": dataclasses.replace(TAGS, loss=ufm.losses.MSE()),
+    "andriopoulos2024/collapse": dataclasses.replace(VALUES, decay=ufm.Decay(0.1, 0.05, 0.5)),
+    # A pentagon: neighbors stay neighbors.
+    "schur/pairs": ufm.Problem(5, 5, targets=PENTAGON, loss=ufm.losses.CE(), decay=ufm.Decay(0.01, 0.01, 0.1)),
     "dynamics/flow": BCE,
     "dynamics/descent": BCE,
 }
@@ -96,6 +124,7 @@ NONE_TO_DROP = {
     "thrampoulidis2022/svm": "a statement about the counts alone",
     "thrampoulidis2022/limit": "an asymptotic statement",
     "dang2024/ce-bias": "refuted as it stands",
+    "dang2023/ce": "refuted as it stands",
     "nonnegative/merging": "free features merge at the same threshold",
     "nonnegative/unused-axis": "about a point, not the problem",
     "nonnegative/blocked": "the same",

@@ -26,6 +26,11 @@ PROBLEMS: dict[str, Problem] = {
     "zhou2022/focal-landscape-global": _FLAT,
 }
 """The problem on which each refuted theorem is proved to be false."""
+UNPROVED = {
+    "dang2023/ce": "two points of a deep model are compared, and the prover knows no deep models yet",
+    "dang2024/ce-bias": "it takes a bound on all orthogonal points, which the prover does not know yet",
+}
+"""Refuted by numbers and certificates, and not by a proof: why."""
 
 
 def proof_file(theorem: str) -> Path:
