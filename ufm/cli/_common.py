@@ -187,9 +187,12 @@ def problem_from(given: dict[str, Any]) -> Any:
 def _begun(starts: Iterable[str]) -> dict[str, Any]:
     """The data of the problem that the first file among the ``starts`` holds; none where there is no file."""
     from ufm import codes, solvers
+    from ufm._base import require
     from ufm.statement import to_data
 
     files = [start for start in starts if not start.startswith(codes.PREFIX)]
+    for file in files:
+        require(Path(file).exists(), "init", file, "a file of ufm solve --out, or a code such as code:2+2+2")
     return to_data(solvers.load(files[0]).problem) if files else {}
 
 

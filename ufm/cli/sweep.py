@@ -76,10 +76,13 @@ def command(
 @click.option("--format", "suffix", default="png", show_default=True, help="of the figures: png, pdf or svg")
 @options([JSON_OPTION])
 def show(directory: str, out: str | None, suffix: str, as_json: bool) -> None:
-    """Show a sweep or a saved solution. Of a sweep: counts and ranges; with --out line plots, heat maps and all lanes as lanes.csv.
+    """Show a sweep or a saved solution.
 
-    Of one that is not finished also how far each shard is, its rate and the time left. Of a FILE that ufm solve --out
-    or Solution.save wrote: the solution, its certificate as it was saved, the closed form, and the versions.
+    Of a sweep: counts and ranges; with --out line plots, heat maps and all lanes as lanes.csv. Of one that is not
+    finished also how far each shard is, its rate and the time left.
+
+    Of a FILE that ufm solve --out or Solution.save wrote: the solution, its certificate as it was saved, the closed
+    form, and the versions.
     """
     use_jax()
     from ufm import sweeps
