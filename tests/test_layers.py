@@ -3,6 +3,8 @@
 import ast
 import graphlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,12 @@ def test_theory_and_solvers_are_two_witnesses():
     pairs = {(here, there[0]) for here, there, _ in foreign(SOURCES) if there}
     assert ("theory", "problem") in pairs
     assert not {("theory", "solvers"), ("solvers", "theory")} & pairs
+
+
+def test_a_solve_loads_no_theory():
+    """Only `Solution.save` certifies, and it takes no part in a solve."""
+    code = "import sys, ufm.solvers; sys.exit(any(name.startswith('ufm.theory') for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=300).returncode == 0
 
 
 def test_no_private_name_crosses_a_wall():

@@ -21,7 +21,7 @@ RESULTS = {
     "Finding": "check", "Measurement": "measure", "Minimizer": "minimizer", "Nearest": "nearest",
     "Observed": "nearest", "Params": "plane", "Point": "diagram", "Proof": "prove", "Quantity": "quantity",
     "Reduction": "reduce", "Regime": "reduce",
-    "Report": "verify", "Rung": "ladder", "Solution": "solve", "Spectrum": "hessian_spectrum",
+    "Report": "verify", "Rung": "ladder", "Spectrum": "hessian_spectrum",
     "Theorem": "check", "Trial": "verify_random", "Trials": "verify_random", "Verdict": "check",
 }  # fmt: skip
 """What a function returns or takes, beside that function: its example shows both."""

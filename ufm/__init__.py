@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         models,
         networks,
         proof,
+        saved,
         solvers,
         statement,
         sweeps,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from ufm.atlas import verify
     from ufm.networks import Measurement, measure
     from ufm.problem import Decay, NormalizedProblem, Params, Problem
-    from ufm.solvers import Solution, Status, solve
+    from ufm.solvers import Solution, Status, load, solve
     from ufm.sweeps import Sweep, sweep
 
 _ROOMS = (
@@ -47,6 +48,7 @@ _ROOMS = (
     "networks",
     "plotting",
     "proof",
+    "saved",
     "solvers",
     "statement",
     "sweeps",
@@ -63,6 +65,7 @@ _HOMES = {
     "Solution": "solvers",
     "Status": "solvers",
     "Sweep": "sweeps",
+    "load": "solvers",
     "measure": "networks",
     "solve": "solvers",
     "sweep": "sweeps",
@@ -83,12 +86,14 @@ __all__ = [
     "atlas",
     "geometry",
     "landscape",
+    "load",
     "losses",
     "measure",
     "metrics",
     "models",
     "networks",
     "proof",
+    "saved",
     "solve",
     "solvers",
     "statement",

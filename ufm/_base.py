@@ -133,6 +133,21 @@ def is_traced(*trees: Any) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
+def is_single(x: Any) -> bool:
+    """Whether ``x`` is one known number: not traced, no batch, no placeholder of a tree."""
+    return isinstance(x, (int, float, np.generic, np.ndarray, jax.Array)) and not is_traced(x) and np.ndim(x) == 0
+
+
+def shapes(arrays: Mapping[str, Any]) -> str:
+    """Names and shapes in words; several matrices of one name are a product.
+
+    >>> shapes({"W": (np.ones((3, 2)), np.ones((2, 4))), "H": np.ones((4, 6)), "b": None})
+    'W (3, 2) (2, 4), H (4, 6)'
+    """
+    leaves = {name: jax.tree.leaves(value) for name, value in arrays.items()}
+    return ", ".join(f"{name} {' '.join(str(np.shape(x)) for x in xs)}" for name, xs in leaves.items() if xs)
+
+
 def require_range(field: str, value: Any, allowed: str, inside: Callable[[np.ndarray], np.ndarray]) -> None:
     """`require` every entry of a number or array to be ``inside``; traced values pass unchecked."""
     if is_traced(value):

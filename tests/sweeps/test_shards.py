@@ -14,9 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 import ufm
+from ufm import _provenance
+from ufm._provenance import host
 from ufm.cli import commands
-from ufm.sweeps import _provenance, _store, load
-from ufm.sweeps._provenance import host
+from ufm.sweeps import _store, load
 from ufm.sweeps._state import chunk_sizes, state
 from ufm.sweeps._store import Store
 

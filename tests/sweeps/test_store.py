@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 import ufm
+from ufm._files import sealed_arrays
+from ufm._provenance import host
 from ufm.sweeps import _engine, load, read_spec, spec_names
-from ufm.sweeps._provenance import host
-from ufm.sweeps._store import Store, sealed_arrays
+from ufm.sweeps._store import Store
 
 SPEC = """
 title = "small"

@@ -80,7 +80,13 @@ PROBLEM_OPTIONS = [
 SOLVER_OPTIONS = [
     click.option("--seed", type=int, default=0, show_default=True, help="of the random start"),
     click.option("--starts", type=int, help="random starts; the best is shown  [default: 1, none with --init]"),
-    click.option("--init", multiple=True, help="start at a group code: code:2+2+2, code:pyramid, code:polygon; repeat"),
+    click.option(
+        "--init",
+        multiple=True,
+        metavar="FILE|CODE",
+        help="go on from a file of ufm solve --out, whose problem it is but for what is stated here; "
+        "or start at a group code: code:2+2+2, code:pyramid, code:polygon; repeat",
+    ),
     click.option(
         "--solver",
         default="newton",
@@ -153,9 +159,12 @@ def check_figure(path: str | Path, field: str = "figure") -> None:
 
 
 def problem_from(given: dict[str, Any]) -> Any:
-    """Take the options of a problem out of ``given`` and build it."""
+    """Take the options of a problem out of ``given`` and build it: on top of the one that ``--init FILE`` solved."""
     from ufm.statement import from_data
 
+    begun = _begun(given.get("init", ()))
+    if begun and not stated_options(click.get_current_context(), ["loss"]):
+        given["loss"] = begun["loss"]
     path = given.pop("classifier")
     data = {
         "decay": {name: given.pop(f"decay_{name.lower()}") for name in ("W", "H", "b")},
@@ -172,7 +181,36 @@ def problem_from(given: dict[str, Any]) -> Any:
         data[name] = values[0] if name == "offset" and values is not None and len(values) == 1 else values
     if data["classifier"] is not None and data["model"] == "linear":
         del data["model"]
-    return from_data(data)
+    return from_data(_changed(begun, data) if begun else data)
+
+
+def _begun(starts: Iterable[str]) -> dict[str, Any]:
+    """The data of the problem that the first file among the ``starts`` holds; none where there is no file."""
+    from ufm import codes, solvers
+    from ufm._base import require
+    from ufm.statement import to_data
+
+    files = [start for start in starts if not start.startswith(codes.PREFIX)]
+    for file in files:
+        require(Path(file).exists(), "init", file, "a file of ufm solve --out, or a code such as code:2+2+2")
+    return to_data(solvers.load(files[0]).problem) if files else {}
+
+
+TOGETHER = (("per_class", "targets"), ("model", "classifier"))
+"""Options of which one replaces the other; any other option of a problem replaces itself."""
+
+
+def _changed(begun: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """The data ``begun``, and in their place the ``data`` whose options were typed."""
+    context = click.get_current_context()
+    typed = [name for name in data["decay"] if stated_options(context, [f"decay_{name.lower()}"])]
+    changed = begun | {"decay": begun["decay"] | {name: data["decay"][name] for name in typed}}
+    alone = [(name,) for name in ("loss", "classes", "dim", "bias", "features", "weights", "offset")]
+    for names in (*alone, *TOGETHER):
+        if stated_options(context, names):
+            changed = {name: value for name, value in changed.items() if name not in names}
+            changed |= {name: data[name] for name in names if name in data}
+    return changed
 
 
 def _samples(per_class: str, path: str | None, loss: str) -> dict[str, Any]:
@@ -215,11 +253,12 @@ def solver_from(given: dict[str, Any]) -> Any:
 
 def solutions(problem: Any, given: dict[str, Any]) -> list[Any]:
     """Solutions from every start that the options ask for, in order."""
-    from ufm import solvers
+    from ufm import codes, solvers
 
     names = {"starts": "starts", "scale": "init_scale", "bias_mean": "init_bias", "dtype": "dtype"}
     options = {name: given[option] for name, option in names.items()}
-    options["init"] = given.get("init") or None
+    starts = given.get("init", ())
+    options["init"] = [x if x.startswith(codes.PREFIX) else solvers.load(x).params for x in starts] or None
     with progress_bar("solve", "step") as advance:
         return solvers.multistart(
             problem,

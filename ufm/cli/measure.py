@@ -21,7 +21,7 @@ def command(paths: tuple[str, ...], compare: bool, figure: str | None, as_json: 
 
     FEATURES is an .npz or .safetensors file, or a folder of .npy files, that holds features (N, d), labels (N,),
     weight (K, d) and perhaps bias (K,); fc.weight and fc.bias, or W and b, are understood. It may be larger than
-    memory.
+    memory. Or it is a file of ufm solve --out or Solution.save, whose point is measured as if it were a network's.
     """
     from ufm._base import require
 
@@ -41,13 +41,40 @@ def command(paths: tuple[str, ...], compare: bool, figure: str | None, as_json: 
 
 
 def _measured(path: str) -> Any:
+    from ufm import saved
     from ufm.networks import measure_file
+
+    if saved.recognized(path):
+        return _measured_solution(path)
 
     def told(source: Any) -> None:
         click.echo(f"ufm: {path}: {source}", err=True)
 
     with progress_bar(path, "row") as advance:
         return measure_file(path, advance, told=told)
+
+
+def _measured_solution(path: str) -> Any:
+    """A saved solution, as the network that it stands for: a feature for each sample, and the offset in the bias."""
+    import numpy as np
+
+    from ufm import bias as biases
+    from ufm._base import require
+    from ufm.networks import measure
+    from ufm.solvers import load
+
+    found = load(path)
+    problem, params = found.problem, found.params
+    require(problem.labeled, path, f"{problem.grouping.groups(problem.classes)} columns of targets", "class labels")
+    # In deep models the last matrix; elsewhere factors of the logits, a constant factor with the classifier.
+    model = problem.model
+    W, H = (model.head if isinstance(params.W, tuple) else model.layers)(params)
+    labels = np.repeat(np.arange(problem.classes), problem.counts)
+    H = np.asarray(H) if problem.features == "per_sample" else np.asarray(H)[:, labels]
+    b = None
+    if params.b is not None or problem.offset is not None:
+        b = biases.per_class(params.b, problem.classes) + (0.0 if problem.offset is None else problem.offset)
+    return measure(H.T, labels, W, b)
 
 
 def _save(figure: str, paths: tuple[str, ...], networks: list[Any]) -> None:

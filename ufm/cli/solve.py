@@ -44,18 +44,29 @@ SADDLES = click.option(
     help="at a strict saddle: leave it along negative curvature, or keep it, where critical points are wanted",
 )
 
+OUT = click.option(
+    "--out",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="save problem, point, certificate and versions (.npz) for --init FILE, ufm show, ufm measure and ufm.load",
+)
+
 
 @click.command("solve")
-@options(PROBLEM_OPTIONS, SOLVER_OPTIONS, [ELIMINATE, SADDLES, JSON_OPTION])
-def command(as_json: bool, **given: Any) -> int:
+@options(PROBLEM_OPTIONS, SOLVER_OPTIONS, [ELIMINATE, SADDLES, OUT, JSON_OPTION])
+def command(as_json: bool, out: str | None, **given: Any) -> int:
     """Solve a problem, certify the result and compare it with the closed-form minimizer.
 
     Exit status 0 if the solve converged, or stalled at a point that the certificate proves minimal; 1 otherwise, with
     the status and what to do about it on standard error.
     """
     use_jax()
+    from ufm import saved
+
+    if out is not None:
+        saved.checked_place(out)
     problem = problem_from(given)
-    report = solve_report(problem, given)
+    report = solve_report(problem, given, out)
     if as_json:
         print_json(report)
     else:
@@ -67,22 +78,41 @@ def command(as_json: bool, **given: Any) -> int:
     return 1
 
 
-def solve_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """The answer of ``ufm solve`` as one dictionary."""
-    from ufm import bias as biases
-    from ufm import metrics, solvers, theory
+def solve_report(problem: Any, given: dict[str, Any], out: str | None = None) -> dict[str, Any]:
+    """The answer of ``ufm solve`` as one dictionary; the best solution is saved to ``out``."""
+    from ufm import saved, solvers, theory
 
     found = solutions(problem, given)
     best = solvers.best_of(found)
+    certificate = theory.certify(problem, best.params)
+    if out is not None:
+        saved.write(out, problem, best, certificate)
+    report = report_of(problem, best, certificate)
+    report["eliminated"] = given["eliminate"] and solvers.eliminates(solver_from(given), problem)
+    if len(found) > 1:
+        report["starts"] = [float(s.value) for s in found]
+        random = len(found) - len(given["init"])
+        names = [f"random {i}" for i in range(random)] + list(given["init"])
+        report["tried"] = [
+            {"start": name, "value": float(s.value), "status": s.status_name}
+            for name, s in zip(names, found, strict=True)
+        ]
+    return report
+
+
+def report_of(problem: Any, best: Any, certificate: Any) -> dict[str, Any]:
+    """A solution beside its certificate and closed form, as one dictionary."""
+    from ufm import bias as biases
+    from ufm import metrics, solvers, theory
+
     params, labels = best.params, problem.labels
     b = biases.per_class(params.b, problem.classes)
-    certificate = theory.certify(problem, params)
     closed = theory.predict(problem)
     scores = collapse = None
     if problem.labeled:
         scores = metrics.scores(*problem.model.layers(params), labels)
         collapse = vars(metrics.collapse(*problem.model.head(params), labels, params.b))
-    report = {
+    return {
         "problem": problem_json(problem),
         "value": float(best.value),
         "grad_norm": best.grad_norm,
@@ -92,7 +122,7 @@ def solve_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
             solvers.answered(int(best.status), float(best.value), float(certificate.gap), float(certificate.rounding))
         ),
         "remedy": best.remedy,
-        "eliminated": given["eliminate"] and solvers.eliminates(solver_from(given), problem),
+        "eliminated": None,
         "steps": best.steps,
         "evaluations": best.evaluations,
         "certificate": {
@@ -116,15 +146,6 @@ def solve_report(problem: Any, given: dict[str, Any]) -> dict[str, Any]:
         "scores": scores,
         "collapse": collapse,
     }
-    if len(found) > 1:
-        report["starts"] = [float(s.value) for s in found]
-        random = len(found) - len(given["init"])
-        names = [f"random {i}" for i in range(random)] + list(given["init"])
-        report["tried"] = [
-            {"start": name, "value": float(s.value), "status": s.status_name}
-            for name, s in zip(names, found, strict=True)
-        ]
-    return report
 
 
 def show(report: dict[str, Any]) -> None:

@@ -69,18 +69,29 @@ def command(
 
 
 @click.command("show")
-@click.argument("directory", metavar="DIR")
-@click.option("--out", type=click.Path(file_okay=False), metavar="FIGS", help="directory for the figures and the table")
+@click.argument("directory", metavar="DIR|FILE")
+@click.option(
+    "--out", type=click.Path(file_okay=False), metavar="FIGS", help="directory for a sweep's figures and table"
+)
 @click.option("--format", "suffix", default="png", show_default=True, help="of the figures: png, pdf or svg")
 @options([JSON_OPTION])
 def show(directory: str, out: str | None, suffix: str, as_json: bool) -> None:
-    """Show a sweep: counts and ranges; with --out line plots, heat maps and all lanes as lanes.csv.
+    """Show a sweep or a saved solution.
 
-    Of one that is not finished also how far each shard is, its rate and the time left.
+    Of a sweep: counts and ranges; with --out line plots, heat maps and all lanes as lanes.csv. Of one that is not
+    finished also how far each shard is, its rate and the time left.
+
+    Of a FILE that ufm solve --out or Solution.save wrote: the solution, its certificate as it was saved, the closed
+    form, and the versions.
     """
     use_jax()
     from ufm import sweeps
+    from ufm._base import require
 
+    if Path(directory).is_file():
+        require(out is None, "out", out, "absent where a FILE is shown: figures are drawn of a sweep")
+        show_solution(directory, as_json)
+        return
     found = sweeps.load(directory)
     files = [] if out is None else draw(found, Path(out), suffix)
     if as_json:
@@ -89,6 +100,20 @@ def show(directory: str, out: str | None, suffix: str, as_json: bool) -> None:
         show_table(directory, found)
         for path in files:
             click.echo(path)
+
+
+def show_solution(path: str, as_json: bool) -> None:
+    """A saved solution as ``ufm solve`` shows it, and what made it."""
+    from ufm.cli import solve
+    from ufm.solvers import load
+
+    found = load(path)
+    report = solve.report_of(found.problem, found.solution, found.certificate)
+    if as_json:
+        print_json({"file": path, **report, "made": found.made})
+    else:
+        solve.show(report)
+        click.echo("made with " + ", ".join(f"{name} {value}" for name, value in found.made.items()))
 
 
 def draw(found: Any, out: Path, suffix: str) -> list[str]:

@@ -21,7 +21,7 @@ from ufm.networks.streaming import Histograms, Moments, Statistics, statistics
 from ufm.networks.uniform import Threshold
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Measurement:
     """All metrics of a network's features under its classifier; scores are unbiased, ``w_j'h``.
 
@@ -68,6 +68,16 @@ class Measurement:
     distinctiveness: float
     nearest: dict[str, Nearest]
     source: Source | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        nc = ", ".join(
+            f"{name.upper()} {float(getattr(self.collapse, name)):.2e}" for name in ("nc1", "nc2", "nc3", "nc4")
+        )
+        return (
+            f"Measurement: {self.samples} samples, {self.classes} classes, dimension {self.dim}\n"
+            f"  accuracy {self.with_bias:.6g}, uniform accuracy {self.uniform:.6g}\n"
+            f"  {nc}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """What ``ufm measure --json`` prints: numbers, words, lists and None; ``notes`` says why a number is none."""

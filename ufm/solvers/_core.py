@@ -11,16 +11,19 @@ certificate then sees is of the order of ``tol * 2 |f|``.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import enum
+import os
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ufm._base import pytree, require
+from ufm import saved
+from ufm._base import is_single, pytree, require, shapes
 from ufm.models import Deep, Linear
 from ufm.problem import Params, Problem
 
@@ -92,9 +95,12 @@ def answered(status: Any, value: Any, gap: Any, rounding: Any) -> Any:
 
 
 @pytree()
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Solution:
     """Result of a solve; every field is an array, so solutions batch.
+
+    ``problem`` is what `ufm.solve` was given. It is no field, and transformations (jit, vmap) and
+    `dataclasses.replace` drop it: of their results it is None.
 
     Attributes:
         params: the point reached.
@@ -117,6 +123,49 @@ class Solution:
     steps: Any
     evaluations: Any
     trajectory: Any
+    problem: ClassVar[Problem | None] = None
+
+    def of(self, problem: Problem) -> Solution:
+        """The same solution, which knows its ``problem``."""
+        known = copy.copy(self)
+        object.__setattr__(known, "problem", problem)
+        return known
+
+    def save(self, file: str | os.PathLike[str], problem: Problem | None = None) -> None:
+        """Write problem, point, certificate and versions to one file, which `ufm.load` reads.
+
+        The file (.npz, without pickles) is written whole or not at all, and replaces one of the same name.
+
+        Args:
+            file: its name, as it is.
+            problem: what was solved, where the solution does not know it: `ufm.solve` tells it.
+
+        Raises:
+            InputError: for a problem with a loss or a model of one's own, which are code; for a batch of solutions;
+                for an unknown problem; for a file in no folder.
+
+        >>> import tempfile, ufm
+        >>> solution = ufm.solve(ufm.Problem(3, 4, 5, ufm.losses.CE()))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     solution.save(f"{folder}/found.npz")
+        ...     found = ufm.load(f"{folder}/found.npz")
+        >>> found.problem == solution.problem, bool((found.params.W == solution.params.W).all())
+        (True, True)
+        """
+        problem = self.problem if problem is None else problem
+        require(isinstance(problem, Problem), "problem", problem, "given: save(FILE, problem), if not from ufm.solve")
+        assert problem is not None
+        saved.write(file, problem, self)
+
+    def __repr__(self) -> str:
+        if not is_single(self.value):
+            return f"Solution(traced or several: values of shape {getattr(self.value, 'shape', None)})"
+        return (
+            f"Solution: {self.status_name} after {int(self.steps)} steps ({float(self.evaluations):g} evaluations)\n"
+            f"  value {float(self.value):.12g}, gradient norm {float(self.grad_norm):.1e}, "
+            f"relative residual {float(self.residual):.1e}\n"
+            f"  {shapes(vars(self.params))}, {self.params.H.dtype}"
+        )
 
     @property
     def status_name(self) -> str:
@@ -132,6 +181,23 @@ class Solution:
     def converged(self) -> Any:
         """Whether the stopping rule was met."""
         return self.status == Status.CONVERGED
+
+
+def load(file: str | os.PathLike[str]) -> saved.Saved:
+    """What `Solution.save` or ``ufm solve --out`` wrote: ``.problem``, ``.solution``, ``.params``, ``.certificate``.
+
+    Arrays are NumPy's, in the precision that they were saved in whatever JAX is set to. To go on from the point, with
+    more steps or another decay, say ``ufm.solve(problem, init=found.params)``.
+
+    Raises:
+        InputError: naming the file: missing, damaged, cut short, of another kind or another version's.
+
+    >>> load("missing.npz")
+    Traceback (most recent call last):
+        ...
+    ufm._base.InputError: file = 'missing.npz': must be a file that can be read (No such file or directory)
+    """
+    return saved.read(file, Solution)
 
 
 S = TypeVar("S", bound="State")

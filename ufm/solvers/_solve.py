@@ -208,7 +208,7 @@ def multistart(
             start = _checked(problem, x, dtype)
             begun.append(dataclasses.replace(start, H=_means(problem, start.H)) if eliminate else start)
     found = [_solve_one(solver, solved, start, progress, saddles == "leave") for start in begun]
-    return [classwise.expanded(problem, s) for s in found] if eliminate else found
+    return [(classwise.expanded(problem, s) if eliminate else s).of(problem) for s in found]
 
 
 def coded(problem: Problem, name: str, dtype: Any = None) -> Params:

@@ -14,10 +14,10 @@ import jax
 import numpy as np
 
 from ufm._base import InputError, require, require_whole
+from ufm._provenance import host
 from ufm.solvers import Status
 from ufm.sweeps._axes import Plan
 from ufm.sweeps._engine import Engine, Task
-from ufm.sweeps._provenance import host
 from ufm.sweeps._store import Store, chunk_name, content_digest
 
 RESERVED = 0.7e9

@@ -16,12 +16,10 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import io
 import json
 import os
 import re
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +28,10 @@ from typing import Any
 import numpy as np
 
 from ufm._base import InputError, require
-from ufm.sweeps._provenance import host
+from ufm._files import opened_arrays, sealed_arrays, write_whole
+from ufm._provenance import host
 
 FORMAT = 2
-DIGITS = 64
-"""Of a SHA-256 in hexadecimal."""
 STALE = 86_400.0
 """Seconds after which another host's half-written file counts as dead: no write lasts a day, and no two clocks of a
 cluster differ by one."""
@@ -95,26 +92,14 @@ class Store:
         """Write a file that is there whole or not at all; a ``new`` one only if there is none."""
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{host()}.{os.getpid()}.partial")
         try:
-            with partial.open("wb") as handle:
-                handle.write(content)
-                handle.flush()
-                os.fsync(handle.fileno())
-            _name(partial, path, new)
+            write_whole(path, content, new)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 kept = len(self.numbers())
                 text = f"no space left; {kept} finished chunks are kept, --resume goes on from there"
                 raise OSError(error.errno, text, str(self.directory)) from None
             raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Write an .npz file with its digest."""
@@ -203,30 +188,6 @@ def chunk_name(number: int) -> str:
     return f"chunks/{number:05d}.npz"
 
 
-def sealed_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """An .npz file whose comment is the digest of all before it; the same arrays give the same bytes."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
-        archive.comment = bytes(DIGITS)
-    body = buffer.getvalue()[:-DIGITS]
-    return body + hashlib.sha256(body).hexdigest().encode()
-
-
-def opened_arrays(content: bytes) -> dict[str, np.ndarray] | None:
-    """The arrays of `sealed_arrays`, or None where the digest is another; nothing is parsed before it is right."""
-    body, digest = content[:-DIGITS], content[-DIGITS:]
-    if hashlib.sha256(body).hexdigest().encode() != digest:
-        return None
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (ValueError, zipfile.BadZipFile, EOFError):
-        return None
-
-
 def content_digest(arrays: Mapping[str, np.ndarray]) -> str:
     """SHA-256 of arrays, however a version of NumPy or Python writes their file."""
     digest = hashlib.sha256()
@@ -250,23 +211,6 @@ def _lock(handle: Any, kind: int) -> bool:
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
             raise
     return True
-
-
-def _name(partial: Path, path: Path, new: bool) -> None:
-    """Give a finished file its name; a ``new`` one leaves a file that has the name in its place."""
-    if not new:
-        partial.replace(path)
-        return
-    try:
-        os.link(partial, path)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
-            raise
-        if not path.exists():  # no hard links here: the lock has to do
-            partial.replace(path)
-    partial.unlink(missing_ok=True)
 
 
 def _abandoned(path: Path) -> bool:

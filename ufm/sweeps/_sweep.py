@@ -10,12 +10,12 @@ import jax
 import numpy as np
 
 from ufm._base import require, require_known
+from ufm._provenance import provenance, solved_with
 from ufm.problem import Problem
 from ufm.solvers import Status, float_dtype
 from ufm.statement import describe, from_data, stated, to_data
 from ufm.sweeps._axes import Plan, bare_repr, plan
 from ufm.sweeps._engine import Engine, Task
-from ufm.sweeps._provenance import provenance, solved_with
 from ufm.sweeps._result import Sweep
 from ufm.sweeps._run import Run, bytes_for_lanes, most_lanes, require_room, share
 from ufm.sweeps._state import state

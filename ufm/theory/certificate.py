@@ -39,7 +39,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ufm._base import in_float64, is_traced, pytree
+from ufm._base import in_float64, is_single, is_traced, pytree
 from ufm.problem import Params, Problem
 from ufm.symmetry import collapsed
 from ufm.theory import rounding as errors
@@ -53,7 +53,7 @@ TIGHT = 1e-11
 
 
 @pytree()
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Certificate:
     """A bound on how far a point is from the global minimum.
 
@@ -72,6 +72,15 @@ class Certificate:
     value: Any
     scale: Any
     rounding: Any
+
+    def __repr__(self) -> str:
+        if not is_single(self.gap):
+            return f"Certificate(traced or several: gaps of shape {getattr(self.gap, 'shape', None)})"
+        value, bound, gap, rounding = (float(x) for x in (self.value, self.lower_bound, self.gap, self.rounding))
+        return (
+            f"Certificate: value {value:.12g}, at most {gap + rounding:.1e} above the global minimum\n"
+            f"  lower bound {bound:.12g}, gap {gap:.1e}, rounding {rounding:.1e}, scale {float(self.scale):.6g}"
+        )
 
 
 def certify(problem: Problem, params: Params) -> Certificate:

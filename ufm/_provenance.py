@@ -1,4 +1,4 @@
-"""Where, when and with what the lanes of a sweep were solved."""
+"""Where, when and with what results were computed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def provenance() -> dict[str, Any]:
 @functools.cache
 def source_digest() -> str:
     """Of every Python file of the package, in twelve digits: versions alone do not tell two states of a clone apart."""
-    root, digest = Path(__file__).parents[1], hashlib.sha256()
+    root, digest = Path(__file__).parent, hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
