@@ -138,7 +138,7 @@ class History:
             InputError: for a file that is none.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 columns = [np.asarray(stored[name], float) for name in COLUMNS]
         except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
             reason = str(error).partition("\n")[0]

@@ -271,8 +271,8 @@ def _assumptions(
         said.append("Adam with its decay in the gradient: it has the objective's stationary points, not its path.")
     if isinstance(problem.model, Nonnegative):
         said.append(
-            "The network is in no spurious local minimum: with features >= 0 there are some, in which a class has features "
-            "0 and its bias alone carries it."
+            "The network is in no spurious local minimum: with features >= 0 there are some, where features of a class "
+            "are 0 and its bias alone carries it."
         )
     else:
         said.append("Features may be negative: no ReLU acts on them.")

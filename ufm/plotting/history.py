@@ -87,6 +87,8 @@ def _panel(axes: Any, title: str, steps: Any, lines: Mapping[str, Any], predicte
     positive = steps[steps > 0]
     if len(positive) > 1:  # linear up to the first step where some are not positive
         axes.set_xscale("log") if len(positive) == len(steps) else axes.set_xscale("symlog", linthresh=positive[0])
+    if len(steps) > 1:
+        axes.set_xlim(steps[0], steps[-1])
     if logarithmic:
         axes.set_yscale("log")
     axes.set(title=title, xlabel="step")
