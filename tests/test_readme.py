@@ -22,7 +22,7 @@ def test_example_prints_what_is_shown(name, tmp_path, cache):
 
 
 def test_the_examples_are_these():
-    assert {"solve", "verify", "sweep", "landscape", "measure"} <= set(EXAMPLES)
+    assert {"solve", "verify", "sweep", "landscape", "measure", "predict"} <= set(EXAMPLES)
     assert all_are_examples(README)
 
 

@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 from ufm.networks import cosines, uniform
+from ufm.networks.history import History
 from ufm.networks.measurement import Measurement, measure, measure_file
 from ufm.networks.nearest_model import Nearest, Observed, nearest
+from ufm.networks.prediction import NoPrediction, Prediction, predict
 
-__all__ = ["Measurement", "Nearest", "Observed", "cosines", "measure", "measure_file", "nearest", "uniform"]
+__all__ = [
+    "History",
+    "Measurement",
+    "Nearest",
+    "NoPrediction",
+    "Observed",
+    "Prediction",
+    "cosines",
+    "measure",
+    "measure_file",
+    "nearest",
+    "predict",
+    "uniform",
+]

@@ -89,3 +89,14 @@ def distinctiveness(sums: npt.ArrayLike, counts: npt.ArrayLike) -> float:
     means = sums[present] / n[present, None]
     total = means.sum(axis=0)
     return float(1.0 - (total @ total - np.sum(means * means)) / (K * (K - 1.0)))
+
+
+def mean_cosine(rows: npt.ArrayLike) -> float:
+    """Mean cosine of two different rows (K, d), K >= 2; a zero row has cosine 0 with every other.
+
+    >>> mean_cosine([[2.0, 0.0], [-1.0, 0.0]])
+    -1.0
+    """
+    rows = np.asarray(rows)
+    K = len(rows)
+    return 1.0 - distinctiveness(unit_sums(rows.T, np.arange(K), K), np.ones(K))

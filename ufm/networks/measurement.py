@@ -16,6 +16,7 @@ from ufm.metrics.collapse import Collapse
 from ufm.metrics.configuration import configuration
 from ufm.networks import uniform
 from ufm.networks.arrays import BLOCK_BYTES, Source, Table, open_features, table
+from ufm.networks.cosines import mean_cosine
 from ufm.networks.nearest_model import Nearest, Observed, nearest
 from ufm.networks.streaming import Histograms, Moments, Statistics, statistics
 from ufm.networks.uniform import Threshold
@@ -44,6 +45,10 @@ class Measurement:
         histograms: of both.
         compactness: mean cosine within classes.
         distinctiveness: mean of 1 - cosine across classes.
+        weight_norm: ||W||_F.
+        feature_norm: root mean square of ||h||.
+        classifier_cosine: mean cosine of two rows of W, as they are.
+        feature_cosine: mean cosine of two class means, not centered.
         nearest: the nearest unconstrained feature model under CE and under BCE.
         source: under which names a file held the arrays, and what else it held; None for arrays given directly.
     """
@@ -66,6 +71,10 @@ class Measurement:
     histograms: Histograms
     compactness: float
     distinctiveness: float
+    weight_norm: float
+    feature_norm: float
+    classifier_cosine: float
+    feature_cosine: float
     nearest: dict[str, Nearest]
     source: Source | None = field(default=None, compare=False)
 
@@ -233,6 +242,10 @@ def measure_tables(arrays: dict[str, Table], progress: Callable[[int, int], None
         histograms=stats.histograms,
         compactness=stats.compactness,
         distinctiveness=stats.distinctiveness,
+        weight_norm=_norm(weight),
+        feature_norm=float(np.sqrt(stats.energy / N)),
+        classifier_cosine=mean_cosine(weight),
+        feature_cosine=mean_cosine(stats.centered + stats.center),
         nearest=_nearest(stats, weight, given),
     )
 
@@ -277,12 +290,16 @@ def _nearest(stats: Statistics, weight: npt.NDArray[Any], bias: npt.NDArray[np.f
         positive=stats.positive.mean,
         negative=stats.negative.mean,
         bias=None if bias is None else float(bias.mean()),
-        weight_norm=float(np.sqrt(np.einsum("kd,kd->", weight, weight, dtype=np.float64))),
+        weight_norm=_norm(weight),
         feature_norm=float(np.sqrt(stats.energy)),
         spread=float(np.sqrt(variance)),
         unified=bias is not None and bias.ndim == 0,
     )
     return {loss: nearest(observed, loss) for loss in ("ce", "bce")}
+
+
+def _norm(weight: npt.NDArray[Any]) -> float:
+    return float(np.sqrt(np.einsum("kd,kd->", weight, weight, dtype=np.float64)))
 
 
 def _undefined(found: dict[str, Any], path: str) -> bool:
