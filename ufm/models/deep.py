@@ -76,7 +76,7 @@ class Deep(Model):
     activation: str
     widths: tuple[int, ...] | None
     name = "deep"
-    kind = "several weight matrices above the features"
+    kind = "several weight matrices"
     decayed = True
 
     def __init__(
