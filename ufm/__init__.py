@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         theory,
     )
     from ufm._base import InputError
-    from ufm.atlas import verify
+    from ufm.atlas import conjecture, verify
     from ufm.networks import Measurement, measure
     from ufm.problem import Decay, NormalizedProblem, Params, Problem
     from ufm.solvers import Solution, Status, solve
@@ -63,6 +63,7 @@ _HOMES = {
     "Solution": "solvers",
     "Status": "solvers",
     "Sweep": "sweeps",
+    "conjecture": "atlas",
     "measure": "networks",
     "solve": "solvers",
     "sweep": "sweeps",
@@ -81,6 +82,7 @@ __all__ = [
     "Sweep",
     "__version__",
     "atlas",
+    "conjecture",
     "geometry",
     "landscape",
     "losses",

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from ufm.atlas._core import CERTIFIED, Evidence, Finding, Quantity, Report, Theorem, Verdict, check, quantity
+from ufm.atlas._conjecture import Conjecture, as_theorem, conjecture, read_claim, small
+from ufm.atlas._core import (
+    CERTIFIED,
+    Bound,
+    Evidence,
+    Finding,
+    Quantity,
+    Report,
+    Theorem,
+    Verdict,
+    at_least,
+    at_most,
+    check,
+    quantity,
+)
 from ufm.atlas._draw import Family
 from ufm.atlas._exhibits import proof_file, refute
 from ufm.atlas._phase import DIAGRAMS, MARGIN, Diagram, Point, diagram
@@ -16,7 +30,9 @@ __all__ = [
     "MARGIN",
     "PAPERS",
     "THEOREMS",
+    "Bound",
     "Case",
+    "Conjecture",
     "Diagram",
     "Evidence",
     "Family",
@@ -28,13 +44,19 @@ __all__ = [
     "Trial",
     "Trials",
     "Verdict",
+    "as_theorem",
+    "at_least",
+    "at_most",
     "check",
+    "conjecture",
     "diagram",
     "proof_file",
     "quantity",
+    "read_claim",
     "refute",
     "rerun",
     "save_counterexample",
+    "small",
     "standard_suite",
     "verify",
     "verify_random",

@@ -63,6 +63,46 @@ class Quantity:
         difference = abs(self.measured - self.predicted)
         return difference / self.tolerance if np.isfinite(difference) else np.inf
 
+    @property
+    def claimed(self) -> str:
+        """What is predicted, in words."""
+        return f"{self.predicted:.6g}"
+
+
+@dataclass(frozen=True)
+class Bound(Quantity):
+    """A number that a theorem bounds by ``predicted``: from above where ``sign`` is 1, from below where it is -1.
+
+    The residual is negative where the bound holds with room to spare.
+    """
+
+    sign: int = 1
+
+    @property
+    def residual(self) -> float:
+        """How far beyond the bound, in units of the tolerance."""
+        beyond = self.sign * (self.measured - self.predicted)
+        return np.inf if np.isnan(beyond) else beyond / self.tolerance
+
+    @property
+    def claimed(self) -> str:
+        return f"at {'most' if self.sign > 0 else 'least'} {self.predicted:.6g}"
+
+
+def at_most(name: str, bound: Any, measured: Any, scale: float = 1e-7, size: float = 1.0) -> Bound:
+    """The claim ``measured <= bound``, with the tolerance of `quantity`.
+
+    >>> import ufm
+    >>> at_most("minimum", 4.0, 3.0).residual < 0 < at_least("minimum", 4.0, 3.0).residual
+    True
+    """
+    return Bound(**vars(quantity(name, bound, measured, scale, size)))
+
+
+def at_least(name: str, bound: Any, measured: Any, scale: float = 1e-7, size: float = 1.0) -> Bound:
+    """The claim ``measured >= bound``; see `at_most`."""
+    return Bound(**vars(quantity(name, bound, measured, scale, size)), sign=-1)
+
 
 def quantity(name: str, predicted: Any, measured: Any, scale: float = 1e-7, size: float = 1.0) -> Quantity:
     """A `Quantity` whose tolerance is ``scale * max(size, |predicted|)``.
@@ -381,7 +421,7 @@ def _judge(theorem: Theorem, problem: Any, evidence: Evidence) -> tuple[Sequence
 
 
 def _named(wrong: Sequence[Quantity]) -> str:
-    return ", ".join(f"{q.name} {q.measured:.6g} instead of {q.predicted:.6g}" for q in wrong[:3])
+    return ", ".join(f"{q.name} {q.measured:.6g} instead of {q.claimed}" for q in wrong[:3])
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,336 @@
+"""Refute your own claim: try it on random, boundary and adversarial problems, and shrink what refutes it.
+
+It never says that a claim holds. A search that finds nothing says on how many certified problems it found nothing, and
+which of them came nearest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import itertools
+import runpy
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ufm._base import InputError, require, require_whole
+from ufm.atlas._claims import lowest
+from ufm.atlas._core import Evidence, Finding, Quantity, Theorem, Undecided, Verdict
+from ufm.atlas._draw import Family, Shape, draw, log_uniform, structure_of
+from ufm.atlas._shrink import MODES, first_refuted, shrink, size_of
+from ufm.atlas._trials import write_finding
+from ufm.atlas.hypotheses import Hypothesis, anything
+from ufm.losses import Loss
+from ufm.problem import Decay, Problem
+from ufm.statement import describe
+
+PROGRAMS = 16
+"""Static shapes of one search: each costs seconds of compilation, a problem milliseconds."""
+SPARE = 4
+"""Problems drawn for each one that is solved, to choose shapes from."""
+STEP = 1.5
+"""Deviation of the first adversarial step in the logarithm of a decay; it halves where a step gains nothing."""
+CHILDREN = 4
+"""Adversarial steps from one problem before the search looks which led further."""
+NOT_A_VALUE = (ArithmeticError, ValueError, np.linalg.LinAlgError)
+"""Errors of a formula that has no value on a problem, such as the logarithm of a negative number."""
+
+
+def _shapes() -> tuple[Shape, ...]:
+    found: list[Shape] = []
+    for K in range(2, 7):
+        for d in sorted({1, K - 1, K, K + 1}):
+            found += [(K, d, 1), (K, d, 2), (K, d, (2, *[1] * (K - 1))), (K, d, (*[3] * (K - 1), 1))]
+    return tuple(found)
+
+
+def small(*losses: Loss) -> Callable[[np.random.Generator], Problem]:
+    """A family of small problems: K from 2 to 6, d from 1 to K+1, equal and unequal counts, every bias mode.
+
+    One feature per class, where the losses are convex: the minimum is the same, and counts compile nothing. A fourth
+    of them have a bias without decay.
+
+    >>> import numpy as np, ufm
+    >>> problem = small(ufm.losses.CE())(np.random.default_rng(0))
+    >>> 2 <= problem.classes <= 6, problem.features
+    (True, 'per_class')
+    """
+    features = "per_class" if all(loss.convex for loss in losses) else "per_sample"
+    family = Family(lambda rng: losses[rng.integers(len(losses))], _shapes(), MODES, decay_b=(1e-3, 10.0))
+
+    def one(rng: np.random.Generator) -> Problem:
+        problem = family(rng)
+        decay = dataclasses.replace(problem.decay, b=0.0) if rng.random() < 0.25 else problem.decay
+        return dataclasses.replace(problem, decay=decay, features=features)
+
+    return one
+
+
+@dataclass(frozen=True)
+class Conjecture:
+    """What a search for a counterexample found.
+
+    Attributes:
+        claim: what was tried, as a `Theorem`.
+        finding: the shrunk counterexample with its numbers and certificate, or None.
+        found: the counterexample as it was first met, or None.
+        findings: of all problems tried before any shrinking.
+        shrinking: how many more problems shrinking tried.
+        seed: of problems and starts.
+    """
+
+    claim: Theorem
+    finding: Finding | None
+    found: Finding | None
+    findings: Sequence[Finding]
+    shrinking: int
+    seed: int
+
+    @property
+    def counterexample(self) -> Problem | None:
+        """The smallest problem found on which the claim is false."""
+        return None if self.finding is None else self.finding.problem
+
+    @property
+    def tried(self) -> int:
+        """Problems on which the claim was decided: certified ones, if it speaks of the minimum."""
+        return sum(f.verdict in (Verdict.HOLDS, Verdict.REFUTED) for f in self.findings)
+
+    @property
+    def undecided(self) -> int:
+        """Problems without a certificate, or too near a threshold."""
+        return len(self.findings) - self.tried
+
+    @property
+    def nearest(self) -> Finding | None:
+        """Of those on which the claim survived, the one with the largest residual."""
+        return max((f for f in self.findings if f.verdict == Verdict.HOLDS), key=_violation, default=None)
+
+    @property
+    def words(self) -> str:
+        """The outcome in a few lines."""
+        kind = "certified" if self.claim.minimum else "solved"
+        if self.finding is not None:
+            f = self.finding
+            bound = "" if f.gap is None else f"\n  certified gap {f.gap:.1e}" if f.certified else ", which refutes"
+            return f"{self.claim.id} is false on {describe(f.problem)}: {f.reason}{bound}\n  {f.problem!r}"
+        beside = f", {self.undecided} more undecided" if self.undecided else ""
+        line = f"{self.claim.id}: no counterexample in {self.tried} {kind} problems{beside}"
+        if self.nearest is None or self.nearest.worst is None:
+            return line
+        q = self.nearest.worst
+        where = f"the nearest was {describe(self.nearest.problem)} at distance {abs(q.measured - q.predicted):.1e}"
+        return f"{line}; {where} in {q.name}, {q.residual:.1e} of its tolerance"
+
+    def __str__(self) -> str:
+        return self.words
+
+    def save(self, path: str | Path) -> Path:
+        """Write the counterexample as JSON, for `ufm.atlas.rerun` and ``ufm conjecture FILE.py --rerun``.
+
+        Raises:
+            InputError: where there is none, or its loss has no name.
+        """
+        if self.finding is None:
+            raise InputError(f"counterexample = None: must be there to be saved ({self.words})")
+        return write_finding(self.finding, Path(path), self.seed)
+
+
+def conjecture(
+    claim: Any,
+    family: Any,
+    budget: int = 96,
+    seed: int = 0,
+    hypotheses: Hypothesis = anything,
+    progress: Callable[[int, int], None] | None = None,
+) -> Conjecture:
+    """Look for a problem on which a claim is false, and for the smallest one.
+
+    Half of the budget goes to random problems and to those just inside the boundary of the hypotheses, over static
+    shapes that cover all pairs of (classes, room, bias, balance, loss) as far as they go; the rest to adversarial
+    ones: from the problem that came nearest, and from each shape in turn, steps in the logarithms of the decays that
+    are kept where they increase the violation. A counterexample is then shrunk, to whatever the hypotheses allow: the
+    family says where to begin, and what a claim needs stands in its hypotheses.
+
+    Args:
+        claim: ``problem -> value`` predicts the minimum; ``problem, evidence -> quantities`` whatever else (see
+            `ufm.atlas.quantity`, `at_most`, `at_least` and `Evidence`); or a `Theorem`, with its own hypotheses.
+        family: draws a problem from a NumPy generator, such as `ufm.atlas.Family`; or a loss, or several: `small`.
+        budget: how many problems to try before shrinking.
+        seed: of problems and starts.
+        hypotheses: of ``claim``, where it is a function.
+        progress: called with (done, budget).
+
+    Raises:
+        InputError: for what is no claim or no family, and where no problem drawn satisfies the hypotheses.
+
+    >>> import jax; jax.config.update("jax_enable_x64", True)
+    >>> import ufm
+    >>> def squares(problem):    # forgets the number of samples
+    ...     return 2 * float(problem.decay.price) - float(problem.decay.price) ** 2
+    >>> from ufm.atlas.hypotheses import balanced, no_bias, number
+    >>> pair = number("K", lambda p: p.classes, "=", 2) & balanced & no_bias & number("s", lambda p: p.decay.price, "<", 0.5)
+    >>> family = ufm.atlas.Family(lambda rng: ufm.losses.MSE(), ((2, 2, 3),), ("none",), (0.1, 0.5))
+    >>> found = ufm.conjecture(squares, family, budget=4, hypotheses=pair & ufm.atlas.hypotheses.dim_at_least(0))
+    >>> found.counterexample.per_class
+    2
+    """
+    theorem = as_theorem(claim, hypotheses)
+    require_whole("budget", budget, 1)
+    require_whole("seed", seed, 0)
+    family = _as_family(family)
+    rng = np.random.default_rng(seed)
+    groups = _plan(theorem, family, budget, rng)
+    findings: list[Finding] = []
+
+    def refuted(problems: Iterable[Problem], log: list[Finding]) -> Finding | None:
+        found = first_refuted(theorem, filter(theorem.applies, problems), seed, log)
+        if progress:
+            progress(min(len(findings), budget), budget)
+        return found
+
+    found = refuted(itertools.chain(*groups), findings)
+    steps = 0
+    while found is None and len(findings) < budget and steps < budget:
+        steps += 1
+        found = refuted(_adversarial(groups, findings, budget - len(findings), steps, rng), findings)
+    if found is None:
+        return Conjecture(theorem, None, None, findings, 0, seed)
+    log: list[Finding] = []
+    return Conjecture(theorem, shrink(found, lambda p: refuted(p, log)), found, findings, len(log), seed)
+
+
+def as_theorem(claim: Any, hypotheses: Hypothesis = anything) -> Theorem:
+    """A claim as `conjecture` takes it, as a `Theorem`.
+
+    Raises:
+        InputError: for what is neither a theorem nor a function of one or two arguments.
+    """
+    if isinstance(claim, Theorem):
+        require(hypotheses is anything, "hypotheses", str(hypotheses), "absent where the claim is a Theorem")
+        return claim
+    allowed = "a Theorem, or a function of a problem, or of a problem and its evidence"
+    require(callable(claim), "claim", claim, allowed)
+    arguments = len(inspect.signature(claim).parameters)
+    require(arguments in (1, 2), "claim", claim, allowed)
+    name = getattr(claim, "__name__", "claim").replace("<lambda>", "claim")
+
+    def judged(problem: Any, evidence: Evidence) -> Sequence[Quantity]:
+        try:
+            said = claim(problem) if arguments == 1 else claim(problem, evidence)
+        except InputError as error:
+            raise Undecided(f"the claim is silent: {error}") from None
+        except NOT_A_VALUE as error:
+            raise Undecided(f"the claim has no value: {error}") from None
+        except (Undecided, MemoryError):
+            raise
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            raise InputError(
+                f"claim = {name}: must have a value, not end in {said} (on {describe(problem)})"
+            ) from error
+        if arguments == 1:
+            number = isinstance(said, (int, float)) or (hasattr(said, "dtype") and np.ndim(said) == 0)
+            require(number, "claim", said, "a number: the minimum that is predicted")
+            said = lowest(evidence, float(said))
+        said = [said] if isinstance(said, Quantity) else said
+        is_list = isinstance(said, (list, tuple)) and all(isinstance(q, Quantity) for q in said)
+        require(is_list, "claim", said, "quantities, as of ufm.atlas.quantity")
+        if not all(np.isfinite(q.predicted) for q in said):
+            raise Undecided("the claim predicts no finite number")
+        return list(said)
+
+    return Theorem(name, "a conjecture", (inspect.getdoc(claim) or "").partition("\n")[0], "", hypotheses, judged)
+
+
+def read_claim(path: str | Path) -> tuple[Theorem, Any]:
+    """The ``claim`` and ``family`` that a Python file defines, with its ``hypotheses`` if it has any.
+
+    Raises:
+        InputError: if the file does not run, or lacks one of them.
+    """
+    try:
+        names = runpy.run_path(str(path), run_name="conjecture")
+    except InputError as error:
+        raise InputError(f"file = {str(path)!r}: {error}") from None
+    except (Exception, SystemExit) as error:
+        said = " ".join(str(error).split())
+        raise InputError(f"file = {str(path)!r}: must run, not end in {type(error).__name__}: {said}") from None
+    for name in ("claim", "family"):
+        require(name in names, "file", str(path), f"one that defines {name}")
+    return as_theorem(names["claim"], names.get("hypotheses", anything)), names["family"]
+
+
+def _as_family(family: Any) -> Callable[[np.random.Generator], Problem]:
+    losses = family if isinstance(family, (list, tuple)) else [family]
+    if losses and all(isinstance(loss, Loss) for loss in losses):
+        return small(*losses)
+    require(callable(family), "family", family, "a ufm.atlas.Family, a function of a generator, or losses")
+    return family  # type: ignore[no-any-return]
+
+
+def _plan(theorem: Theorem, family: Any, budget: int, rng: np.random.Generator) -> list[list[Problem]]:
+    """Half of the budget in problems inside the hypotheses, by static shape, the smallest first."""
+
+    def drawn(rng: np.random.Generator) -> Problem:
+        problem = family(rng)
+        require(isinstance(problem, Problem), "family", problem, "a function that draws a ufm.Problem")
+        return problem
+
+    found = draw(drawn, lambda p: theorem.applies(p) and not theorem.too_near(p), SPARE * budget, rng)
+    inside = found.boundary + found.inside
+    words = theorem.hypotheses.words
+    require(bool(inside), "family", theorem.draw or family, f"one that draws problems inside the hypotheses ({words})")
+    by_shape: dict[Any, list[Problem]] = {}
+    for problem in inside:
+        by_shape.setdefault(structure_of(problem), []).append(problem)
+    half = max(1, budget // 2)
+    chosen = _covering(list(by_shape.values()), min(PROGRAMS, half))
+    each = max(1, half // len(chosen))
+    return sorted((group[:each] for group in chosen), key=lambda group: size_of(group[0]))
+
+
+def _covering(groups: list[list[Problem]], most: int) -> list[list[Problem]]:
+    """Up to ``most`` groups, each time the one that adds most pairs of traits that no other has shown together."""
+
+    def pairs(problem: Problem) -> set[Any]:
+        traits = (problem.classes, problem.dim - problem.classes, problem.bias, problem.balanced, type(problem.loss))
+        return set(itertools.combinations(enumerate(traits), 2))
+
+    left, seen, chosen = [(pairs(group[0]), group) for group in groups], set[Any](), list[list[Problem]]()
+    while left and len(chosen) < most:
+        best = max(range(len(left)), key=lambda i: len(left[i][0] - seen))
+        new, group = left.pop(best)
+        seen |= new
+        chosen.append(group)
+    return chosen
+
+
+def _violation(finding: Finding) -> float:
+    return finding.worst.residual if finding.worst is not None else -np.inf
+
+
+def _adversarial(
+    groups: list[list[Problem]], findings: Sequence[Finding], left: int, steps: int, rng: np.random.Generator
+) -> list[Problem]:
+    """Steps away from the problem that came nearest, and from one of the shape whose turn it is; at most ``left``."""
+    survived = [f for f in findings if f.verdict == Verdict.HOLDS]
+    group = groups[steps % len(groups)]
+    start = max(survived, key=_violation).problem if survived else group[0]
+    width = STEP * 0.5 ** (steps // 4 % 4)
+    children = [_moved(start, width, rng) for _ in range(CHILDREN)]
+    children += [_moved(group[rng.integers(len(group))], 2 * STEP, rng) for _ in range(CHILDREN)]
+    return children[:left]
+
+
+def _moved(problem: Problem, width: float, rng: np.random.Generator) -> Problem:
+    """``problem`` with other decays; one time in four without a decay of the bias, or with one again."""
+    W, H, b = (float(x) for x in vars(problem.decay).values())
+    if rng.random() < 0.25:
+        b = 0.0 if b > 0 else log_uniform(rng, 1e-3, 10.0)
+    moved = (float(np.clip(x * np.exp(width * rng.normal()), 1e-12, 1e12)) if x > 0 else x for x in (W, H, b))
+    return dataclasses.replace(problem, decay=Decay(*moved))
