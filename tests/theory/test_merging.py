@@ -11,7 +11,7 @@ from ufm.theory import merging
 COUNTS = (6, 6, 2, 2)
 LOSSES = [losses.CE(), losses.BCE(), losses.LabelSmoothing(0.2), losses.MSE(1.0, 1.5)]
 APART = 1e-5
-"""Distance of rows, relative to the largest, from which on they differ: at 2 % from the threshold it is some hundredths."""
+"""Distance of rows, relative to the largest, from which on they differ; 2 % away from the threshold it is 0.01."""
 
 
 def problem_of(loss, bias="per_class", price=0.05):

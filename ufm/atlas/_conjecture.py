@@ -118,7 +118,8 @@ class Conjecture:
             f = self.finding
             bound = "" if f.gap is None else f"\n  certified gap {f.gap:.1e}" if f.certified else ", which refutes"
             return f"{self.claim.id} is false on {describe(f.problem)}: {f.reason}{bound}\n  {f.problem!r}"
-        beside = f", {self.undecided} more undecided" if self.undecided else ""
+        why = next((f.reason for f in self.findings if f.verdict == Verdict.INCONCLUSIVE), "")
+        beside = f", {self.undecided} more undecided ({why})" if self.undecided else ""
         line = f"{self.claim.id}: no counterexample in {self.tried} {kind} problems{beside}"
         if self.nearest is None or self.nearest.worst is None:
             return line
@@ -168,16 +169,15 @@ def conjecture(
     Raises:
         InputError: for what is no claim or no family, and where no problem drawn satisfies the hypotheses.
 
-    >>> import jax; jax.config.update("jax_enable_x64", True)
     >>> import ufm
-    >>> def squares(problem):    # forgets the number of samples
-    ...     return 2 * float(problem.decay.price) - float(problem.decay.price) ** 2
-    >>> from ufm.atlas.hypotheses import balanced, no_bias, number
-    >>> pair = number("K", lambda p: p.classes, "=", 2) & balanced & no_bias & number("s", lambda p: p.decay.price, "<", 0.5)
+    >>> from ufm.atlas.hypotheses import balanced, dim_at_least, no_bias, number
+    >>> def squares(problem):    # forgets that there are n samples of each class, and is right for n = 1
+    ...     mu = problem.classes * float(problem.decay.price)
+    ...     return mu * (2 - mu) if mu < 1 else 1.0
     >>> family = ufm.atlas.Family(lambda rng: ufm.losses.MSE(), ((2, 2, 3),), ("none",), (0.1, 0.5))
-    >>> found = ufm.conjecture(squares, family, budget=4, hypotheses=pair & ufm.atlas.hypotheses.dim_at_least(0))
-    >>> found.counterexample.per_class
-    2
+    >>> found = ufm.conjecture(squares, family, budget=4, hypotheses=balanced & no_bias & dim_at_least(0))
+    >>> found.counterexample.classes, found.counterexample.dim, found.counterexample.per_class
+    (2, 2, 2)
     """
     theorem = as_theorem(claim, hypotheses)
     require_whole("budget", budget, 1)
@@ -215,7 +215,9 @@ def as_theorem(claim: Any, hypotheses: Hypothesis = anything) -> Theorem:
         return claim
     allowed = "a Theorem, or a function of a problem, or of a problem and its evidence"
     require(callable(claim), "claim", claim, allowed)
-    arguments = len(inspect.signature(claim).parameters)
+    given = inspect.signature(claim).parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    arguments = sum(p.kind in kinds and p.default is inspect.Parameter.empty for p in given)
     require(arguments in (1, 2), "claim", claim, allowed)
     name = getattr(claim, "__name__", "claim").replace("<lambda>", "claim")
 
