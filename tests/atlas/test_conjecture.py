@@ -175,7 +175,7 @@ def test_a_claim_without_a_value_decides_nothing():
     def infinite(problem):
         return np.inf
 
-    for claim in (silent, infinite, lambda problem: value_of(problem, dim=0)):
+    for claim in (silent, infinite, lambda problem: value_of(problem, classes=1)):
         found = conjecture(claim, PAIR, 2)
         assert (found.tried, found.counterexample) == (0, None)
         assert re.search(r"no counterexample in 0 certified problems, 2 more undecided .the claim ", found.words)

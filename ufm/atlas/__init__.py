@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ufm.atlas._conjecture import Conjecture, as_theorem, conjecture, read_claim, small
+from ufm.atlas._conjecture import Conjecture, conjecture, read_claim, small
 from ufm.atlas._core import (
     CERTIFIED,
     Bound,
@@ -44,7 +44,6 @@ __all__ = [
     "Trial",
     "Trials",
     "Verdict",
-    "as_theorem",
     "at_least",
     "at_most",
     "check",

@@ -173,7 +173,7 @@ def conjecture(
     >>> from ufm.atlas.hypotheses import balanced, dim_at_least, no_bias, number
     >>> def squares(problem):    # forgets that there are n samples of each class, and is right for n = 1
     ...     mu = problem.classes * float(problem.decay.price)
-    ...     return mu * (2 - mu) if mu < 1 else 1.0
+    ...     return mu * (1 - mu / 4) if mu < 2 else 1.0
     >>> family = ufm.atlas.Family(lambda rng: ufm.losses.MSE(), ((2, 2, 3),), ("none",), (0.1, 0.5))
     >>> found = ufm.conjecture(squares, family, budget=4, hypotheses=balanced & no_bias & dim_at_least(0))
     >>> found.counterexample.classes, found.counterexample.dim, found.counterexample.per_class
@@ -254,6 +254,14 @@ def read_claim(path: str | Path) -> tuple[Theorem, Any]:
 
     Raises:
         InputError: if the file does not run, or lacks one of them.
+
+    >>> import pathlib, tempfile, ufm
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "mine.py"
+    ...     _ = path.write_text("import ufm; family = ufm.losses.CE(); claim = lambda problem: 0.0")
+    ...     theorem, family = ufm.atlas.read_claim(path)
+    >>> theorem.id, family
+    ('claim', CE())
     """
     try:
         names = runpy.run_path(str(path), run_name="conjecture")

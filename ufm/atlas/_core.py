@@ -93,14 +93,21 @@ def at_most(name: str, bound: Any, measured: Any, scale: float = 1e-7, size: flo
     """The claim ``measured <= bound``, with the tolerance of `quantity`.
 
     >>> import ufm
-    >>> at_most("minimum", 4.0, 3.0).residual < 0 < at_least("minimum", 4.0, 3.0).residual
-    True
+    >>> found = ufm.atlas.at_most("positive score", 4.0, 3.0)
+    >>> found.claimed, found.residual < 0     # with room to spare
+    ('at most 4', True)
     """
     return Bound(**vars(quantity(name, bound, measured, scale, size)))
 
 
 def at_least(name: str, bound: Any, measured: Any, scale: float = 1e-7, size: float = 1.0) -> Bound:
-    """The claim ``measured >= bound``; see `at_most`."""
+    """The claim ``measured >= bound``; see `at_most`.
+
+    >>> import ufm
+    >>> found = ufm.atlas.at_least("positive score", 4.0, 3.0)
+    >>> found.claimed, found.residual > 1     # refuted
+    ('at least 4', True)
+    """
     return Bound(**vars(quantity(name, bound, measured, scale, size)), sign=-1)
 
 
