@@ -77,5 +77,13 @@ def test_a_file_that_is_not_there(ufm):
     assert (status, err.count("\n")) == (2, 1)
 
 
+def test_a_place_that_is_not_there_is_refused_before_the_search(ufm, tmp_path):
+    file = tmp_path / "claim.py"
+    file.write_text(CLAIM)
+    status, out, err = ufm(file, "--out", tmp_path / "nowhere" / "found.json")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "must be a file in a directory that is there" in err
+
+
 def test_it_is_a_command():
     assert "conjecture" in commands.commands

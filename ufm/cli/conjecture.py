@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from pathlib import Path
 
 import click
 
@@ -28,19 +28,24 @@ def command(file: str, budget: int, seed: int, out: str | None, rerun: str | Non
     `family`, which draws problems, or a loss; and, if there are any, `hypotheses`. Exit status 1 for a counterexample.
     """
     use_jax(many_programs=True)
+    from ufm._base import require
     from ufm.atlas import Conjecture, Verdict, conjecture, read_claim
     from ufm.atlas import rerun as check_again
 
+    if out is not None:  # said before the search, not after it
+        require(Path(out).resolve().parent.is_dir(), "out", out, "a file in a directory that is there")
     theorem, family = read_claim(file)
     if rerun is not None:
         if out is not None:
             raise click.UsageError("--rerun JSON holds its own problem: no --out")
-        finding = dataclasses.replace(check_again(rerun, {theorem.id: theorem}))
+        finding = check_again(rerun, {theorem.id: theorem})
         again = finding if finding.verdict == Verdict.REFUTED else None
         found = Conjecture(theorem, again, again, [finding], 0, seed)
     else:
         with progress_bar("conjecture", "problem") as advance:
             found = conjecture(theorem, family, budget, seed, progress=advance)
+    if not as_json:
+        click.echo(found.words)
     place = None if out is None or found.finding is None else str(found.save(out))
     if as_json:
         problem = None if found.counterexample is None else problem_json(found.counterexample)
@@ -48,8 +53,6 @@ def command(file: str, budget: int, seed: int, out: str | None, rerun: str | Non
         numbers = {"tried": found.tried, "undecided": found.undecided, "shrinking": found.shrinking, "file": place}
         gap = None if found.finding is None else found.finding.gap
         print_json({"counterexample": problem, "quantities": quantities, "gap": gap, **numbers, "words": found.words})
-    else:
-        click.echo(found.words)
-        if place is not None:
-            click.echo(f"  again: ufm conjecture {file} --rerun {place}")
+    elif place is not None:
+        click.echo(f"  again: ufm conjecture {file} --rerun {place}")
     return 0 if found.finding is None else 1
