@@ -6,7 +6,7 @@ from examples import ROOT, all_are_examples, examples_of, missing, run
 
 import ufm
 
-PAGES = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("extending", "proofs", "cluster")}
+PAGES = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("extending", "proofs", "cluster", "conjecture")}
 EXAMPLES = {(page, name): example for page, text in PAGES.items() for name, example in examples_of(text).items()}
 
 
@@ -31,5 +31,6 @@ def test_example_prints_what_is_shown(page, name, tmp_path):
 def test_the_examples_are_these():
     assert {name for page, name in EXAMPLES if page == "extending"} >= {"loss", "model", "theorem"}
     assert {name for page, name in EXAMPLES if page == "proofs"} >= {"prove", "shell", "critical", "threshold"}
+    assert {name for page, name in EXAMPLES if page == "conjecture"} == {"claim", "command", "inequality"}
     assert "loop" in {name for page, name in EXAMPLES if page == "cluster"}
     assert all(map(all_are_examples, PAGES.values()))

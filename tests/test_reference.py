@@ -14,11 +14,13 @@ ROOMS = ["ufm", *(f"ufm.{room}" for room in (
     "sweeps", "theory",
 ))]  # fmt: skip
 RESULTS = {
-    "Bracket": "threshold", "Case": "standard_suite", "Certificate": "certify", "Collapse": "collapse",
-    "CriticalBall": "critical_point", "CriticalPoint": "examine",
+    "Bound": "at_most", "Bracket": "threshold",
+    "Case": "standard_suite", "Certificate": "certify", "Collapse": "collapse",
+    "Conjecture": "conjecture", "CriticalBall": "critical_point", "CriticalPoint": "examine",
     "Custom": "custom", "Decay": "minimizer", "Density": "spectral_density", "DerivativeCheck": "check_derivatives",
     "Descent": "saddle_to_saddle", "Diagram": "diagram", "Eigenpairs": "extreme_eigenpairs", "Evidence": "check",
-    "Finding": "check", "Measurement": "measure", "Minimizer": "minimizer", "Nearest": "nearest",
+    "Finding": "check", "Measurement": "measure", "Merging": "merging_threshold",
+    "Minimizer": "minimizer", "Nearest": "nearest",
     "Observed": "nearest", "NoPrediction": "predict", "Params": "plane", "Point": "diagram", "Prediction": "predict",
     "Proof": "prove", "Quantity": "quantity",
     "Reduction": "reduce", "Regime": "reduce",

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         theory,
     )
     from ufm._base import InputError
-    from ufm.atlas import verify
+    from ufm.atlas import conjecture, verify
     from ufm.networks import Measurement, measure
     from ufm.problem import Decay, NormalizedProblem, Params, Problem
     from ufm.solvers import Solution, Status, load, solve
@@ -66,6 +66,7 @@ _HOMES = {
     "Status": "solvers",
     "Sweep": "sweeps",
     "load": "solvers",
+    "conjecture": "atlas",
     "measure": "networks",
     "solve": "solvers",
     "sweep": "sweeps",
@@ -84,6 +85,7 @@ __all__ = [
     "Sweep",
     "__version__",
     "atlas",
+    "conjecture",
     "geometry",
     "landscape",
     "load",

@@ -299,6 +299,7 @@ HOST = {
     "hessian_spectrum": lambda w: theory.hessian_spectrum(with_decay(w)).largest,
     "ladder": lambda w: theory.ladder(with_decay(w))[1].value,
     "merged": lambda w: theory.merged(with_decay(w), (3, 1)).value,
+    "merging_threshold": lambda w: theory.merging_threshold(with_decay(w))[0].threshold,
     "minimizer": lambda w: theory.minimizer(with_decay(w)).value,
     "networks.nearest": lambda w: ufm.networks.nearest(ufm.networks.Observed(4, 8, w, -0.6, 0.0, 1.0, 1.0), "ce").mu,
     "predict": lambda w: theory.predict(with_decay(w)).value,

@@ -13,6 +13,8 @@ import numpy as np
 from ufm import bias as biases
 from ufm._base import float64_scope, require, widened
 from ufm.atlas._near import distance_to_threshold
+from ufm.atlas._quantity import Quantity as Quantity  # every paper takes both from here
+from ufm.atlas._quantity import quantity as quantity
 from ufm.atlas.hypotheses import Hypothesis
 from ufm.metrics import Collapse, collapse, scores
 from ufm.problem import Params, Problem, require_single
@@ -26,8 +28,6 @@ HIDDEN = 1e-6
 """Rounding relative to f, from which on a certificate is too blunt for claims whose own tolerance is 1e-6."""
 SHARPEST = Newton(tol=1e-14)
 """A solve to the last digits: 40 units of rounding are the least tolerance that a solve may ask for."""
-LEAST = float(np.finfo(float).tiny / np.finfo(float).eps)
-"""What lies below has no full digits left: the underflow of a solution that is zero, such as that of `Naive`."""
 REPEATED = 0.1
 """Share of a disagreement that two solves may differ by for it to be the same one: theirs are errors of rounding."""
 
@@ -43,39 +43,6 @@ class Verdict(enum.StrEnum):
     REFUTED = "refuted"
     OUTSIDE = "outside hypotheses"
     INCONCLUSIVE = "inconclusive"
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """One number that a theorem predicts, beside the one that was measured.
-
-    ``tolerance`` is absolute; the residual is the difference in units of it.
-    """
-
-    name: str
-    predicted: float
-    measured: float
-    tolerance: float
-
-    @property
-    def residual(self) -> float:
-        """``|measured - predicted| / tolerance``; not finite counts as infinitely wrong."""
-        difference = abs(self.measured - self.predicted)
-        return difference / self.tolerance if np.isfinite(difference) else np.inf
-
-
-def quantity(name: str, predicted: Any, measured: Any, scale: float = 1e-7, size: float = 1.0) -> Quantity:
-    """A `Quantity` whose tolerance is ``scale * max(size, |predicted|)``.
-
-    ``size`` is that of the numbers which the measured one is a difference of: 1 for logits, norms and angles.
-
-    >>> import ufm
-    >>> found = ufm.atlas.quantity("minimum", predicted=4.0, measured=4.0 + 8e-7)
-    >>> found.tolerance, round(found.residual, 6)      # above 1: not what was predicted
-    (4e-07, 2.0)
-    """
-    predicted, measured = float(predicted), float(measured)
-    return Quantity(name, predicted, measured, max(scale * max(size, abs(predicted)), LEAST))
 
 
 def free_solve(problem: Any, *arguments: Any, **options: Any) -> Solution:
@@ -381,7 +348,7 @@ def _judge(theorem: Theorem, problem: Any, evidence: Evidence) -> tuple[Sequence
 
 
 def _named(wrong: Sequence[Quantity]) -> str:
-    return ", ".join(f"{q.name} {q.measured:.6g} instead of {q.predicted:.6g}" for q in wrong[:3])
+    return ", ".join(f"{q.name} {q.measured:.6g} instead of {q.claimed}" for q in wrong[:3])
 
 
 @dataclass(frozen=True)

@@ -204,7 +204,11 @@ def save_counterexample(finding: Finding, folder: Path, seed: int) -> Path:
     ('zhou2022-contrastive-focal.json', 'refuted')
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{finding.theorem.id.replace('/', '-')}.json"
+    return write_finding(finding, folder / f"{finding.theorem.id.replace('/', '-')}.json", seed)
+
+
+def write_finding(finding: Finding, path: Path, seed: int) -> Path:
+    """Write an instance as JSON that `rerun` reads, to ``path``, which is returned."""
     content = {
         "theorem": finding.theorem.id,
         "problem": to_data(finding.problem),

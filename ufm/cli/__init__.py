@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ufm._version import __version__
-from ufm.cli import atlas, landscape, measure, phase, prove, solve, sweep, verify
+from ufm.cli import atlas, conjecture, landscape, measure, phase, prove, solve, sweep, verify
 
 
 def _version(context: click.Context, parameter: click.Parameter, asked: Any) -> None:
@@ -44,6 +44,7 @@ for command in (
     landscape.command,
     atlas.command,
     phase.command,
+    conjecture.command,
     sweep.command,
     sweep.show,
 ):

@@ -6,6 +6,7 @@ from ufm.theory import closed_forms, columns, depth, fixed_classifier, group_cod
 from ufm.theory.certificate import Certificate, certify, certify_normalized
 from ufm.theory.collapsed import collapsed_spectrum
 from ufm.theory.eigenvalues import Spectrum
+from ufm.theory.merging import Merging, merging_threshold
 from ufm.theory.minimizer import Minimizer, NoClosedForm, minimizer, predict
 from ufm.theory.reduction import Reduction, Regime, bias_stiffness, collapse_strength, reduce
 from ufm.theory.saddles import Rung, coarse_ce, ladder, merged
@@ -13,6 +14,7 @@ from ufm.theory.spectrum import hessian_spectrum
 
 __all__ = [
     "Certificate",
+    "Merging",
     "Minimizer",
     "NoClosedForm",
     "Reduction",
@@ -33,6 +35,7 @@ __all__ = [
     "hessian_spectrum",
     "ladder",
     "merged",
+    "merging_threshold",
     "minimizer",
     "nonnegative",
     "predict",
