@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from ufm._base import require, require_known
 from ufm._parallel import in_parallel
 from ufm.atlas._claims import weight
 from ufm.atlas._core import CERTIFIED, Evidence
 from ufm.atlas.papers.hong2024 import MERGED
-from ufm.losses import BCE, CE, MSE, Custom
+from ufm.losses import BCE, CE, MSE
 from ufm.problem import Decay, Problem
 from ufm.solvers import answered
 from ufm.sweeps.lane import parts, smallest
@@ -199,32 +196,24 @@ def _bias_diagram(name: str, loss: BCE | MSE, decay_w: tuple[float, float], deca
 # Imbalanced cross-entropy: merging over (ratio, decay) ---------------------------------------------
 
 LARGE = 2
-"""Classes with many samples; three others have one each."""
+"""Classes with many samples; three others have few."""
 
-
-def scaled(logits: Array, label: Array, counts: Any) -> Array:
-    """Cross-entropy of ``logits/sqrt(n_k)`` with weight ``K n_k/N``.
-
-    In the features ``sqrt(n_k) h_k`` this makes the imbalanced problem, one feature per class, a balanced
-    one whose counts are numbers: they need not be whole, and all ratios share a compiled program.
-    """
-    n = jnp.asarray(counts, logits.dtype)
-    return logits.shape[0] * n[label] / jnp.sum(n) * CE()(logits / jnp.sqrt(n[label]), label)
+SMALL = 1000
+"""Samples of a small class: ratios are then right to a thousandth. Features count n times, so their decay is 1/n."""
 
 
 def _step_problem(ratio: float, decay: float) -> Problem:
-    counts = np.where(np.arange(5) < LARGE, ratio, 1.0)
-    loss = Custom(scaled, {"counts": counts}, convex=True, shift_invariant=True, infimum=0.0)
-    return Problem(5, 6, 1, loss, Decay(decay, decay, 0.0), "none")
+    counts = tuple(round(ratio * SMALL) if k < LARGE else SMALL for k in range(5))
+    return Problem(5, 6, counts, CE(), Decay(decay, decay / SMALL, 0.0), "none", "per_class")
 
 
 def _merging_regime(problem: Problem) -> str:
     """Hong & Ling's thresholds: ``||grad_Z(0)||`` for zero, ``sqrt(n_c)/N`` for the merging of the small classes."""
-    n, allowed = np.asarray(problem.loss.hyper["counts"]), weight(problem)
+    n, allowed = problem.counts, weight(problem)
     at_zero = (1.0 / n.size - np.eye(n.size)) * np.sqrt(n)[None, :] / n.sum()
     if np.linalg.norm(at_zero, 2) <= allowed:
         return "zero"
-    return "merged" if 1.0 / n.sum() <= allowed else "apart"
+    return "merged" if np.sqrt(n[-1]) / n.sum() <= allowed else "apart"
 
 
 def _merging_measured(evidence: Evidence) -> str:
