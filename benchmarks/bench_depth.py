@@ -68,6 +68,10 @@ def solved(classes, layers, strength, starts):
     return min(float(s.value) for s in ufm.solvers.multistart(problem, 1, starts=starts))
 
 
+DOTS = {"the same": "black", "LOWER": "red", "higher": "white"}
+"""What the best of the random starts is beside the code."""
+
+
 def main():
     """Table on standard output, and the figure."""
     parser = argparse.ArgumentParser()
@@ -100,14 +104,16 @@ def main():
             for line in points:
                 print(line, flush=True)
                 t, word = float(line.split()[1].rstrip(":")), line.rpartition(": ")[2]
-                color = {"the same": "black", "LOWER": "red"}.get(word, "white")
-                panel.plot(t, K, "o", color=color, markeredgecolor="black", markersize=4)
+                panel.plot(t, K, "o", color=DOTS.get(word, DOTS["higher"]), markeredgecolor="black", markersize=4)
         panel.set(xscale="log", xlim=(least, 0.4), title=f"L = {layers}", xlabel="strength")
+        panel.set_xticks([1e-6, 1e-4, 1e-2])
         panel.set_yticks(given.classes)
         panel.grid(visible=False)
     panels[0].set_ylabel("classes K")
     handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in COLORS.values()]
-    figure.legend(handles, COLORS, loc="outside right upper", fontsize=8)
+    handles += [plt.Line2D([], [], marker="o", ls="", color=c, markeredgecolor="black") for c in DOTS.values()]
+    words = [f"best of the starts: {word.lower()}" for word in DOTS]
+    figure.legend(handles, [*COLORS, *words], loc="outside right upper", fontsize=8)
     if given.figure:
         figure.savefig(given.figure)
 
