@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from ufm.atlas import conjecture, verify
     from ufm.networks import Measurement, measure
     from ufm.problem import Decay, NormalizedProblem, Params, Problem
-    from ufm.solvers import Solution, Status, load, solve
+    from ufm.saved import load
+    from ufm.solvers import Solution, Status, solve
     from ufm.sweeps import Sweep, sweep
 
 _ROOMS = (
@@ -65,7 +66,7 @@ _HOMES = {
     "Solution": "solvers",
     "Status": "solvers",
     "Sweep": "sweeps",
-    "load": "solvers",
+    "load": "saved",
     "conjecture": "atlas",
     "measure": "networks",
     "solve": "solvers",

@@ -16,7 +16,7 @@ import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,10 +25,9 @@ from ufm._base import InputError, require
 from ufm._files import opened_arrays, sealed_arrays, write_whole
 from ufm._provenance import solved_with
 from ufm.problem import Params, Problem
+from ufm.solvers import Solution
 from ufm.statement import describe, from_data, to_data
-
-if TYPE_CHECKING:
-    from ufm.theory import Certificate
+from ufm.theory import Certificate, certify
 
 FORMAT = 1
 ALLOWED = "a whole file that Solution.save or ufm solve --out wrote (this is another one, or damaged)"
@@ -46,7 +45,7 @@ class Saved:
     """
 
     problem: Problem
-    solution: Any
+    solution: Solution
     certificate: Certificate
     made: dict[str, str]
 
@@ -71,8 +70,6 @@ def write(
     """Write a file, whole or not at all; see `ufm.Solution.save`. The ``certificate`` is computed if not given."""
     place = checked_place(path)
     require(np.ndim(solution.value) == 0, "value.shape", np.shape(solution.value), "that of one solution, not a batch")
-    from ufm.theory import certify  # late: a solve alone loads no theory
-
     data = to_data(problem)
     certificate = certify(problem, solution.params) if certificate is None else certificate
     about = {"format": FORMAT, "problem": data, "made": solved_with(jax.devices()[0].device_kind)}
@@ -81,13 +78,23 @@ def write(
     write_whole(place, sealed_arrays(arrays))
 
 
-def read(path: str | os.PathLike[str], kind: type[Any]) -> Saved:
-    """Read a file of `write`; ``kind`` is `ufm.Solution`. See `ufm.load`."""
-    from ufm.theory import Certificate
+def load(file: str | os.PathLike[str]) -> Saved:
+    """What `Solution.save` or ``ufm solve --out`` wrote: ``.problem``, ``.solution``, ``.params``, ``.certificate``.
 
-    name = os.fspath(path)
+    Arrays are NumPy's, in the precision that they were saved in whatever JAX is set to. To go on from the point, with
+    more steps or another decay, say ``ufm.solve(problem, init=found.params)``.
+
+    Raises:
+        InputError: naming the file: missing, damaged, cut short, of another kind or another version's.
+
+    >>> load("missing.npz")
+    Traceback (most recent call last):
+        ...
+    ufm._base.InputError: file = 'missing.npz': must be a file that can be read (No such file or directory)
+    """
+    name = os.fspath(file)
     try:
-        arrays = opened_arrays(Path(path).read_bytes())
+        arrays = opened_arrays(Path(file).read_bytes())
     except (OSError, ValueError) as error:  # a name with a null character is a ValueError
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"file = {name!r}: must be a file that can be read ({reason})") from None
@@ -98,10 +105,10 @@ def read(path: str | os.PathLike[str], kind: type[Any]) -> Saved:
         version = about["format"]
         require(version == FORMAT, "format", version, f"{FORMAT}: another version of ufm wrote it")
         problem = from_data(about["problem"])
-        solution = kind(
+        solution = Solution(
             params=_params(problem, arrays),
             trajectory={key.split(".", 2)[2]: x for key, x in arrays.items() if key.startswith("solution.trajectory.")},
-            **_numbers("solution", kind, arrays),
+            **_numbers("solution", Solution, arrays),
         )
         certificate = Certificate(**_numbers("certificate", Certificate, arrays))
         return Saved(problem, solution.of(problem), certificate, dict(about["made"]))

@@ -186,14 +186,14 @@ def problem_from(given: dict[str, Any]) -> Any:
 
 def _begun(starts: Iterable[str]) -> dict[str, Any]:
     """The data of the problem that the first file among the ``starts`` holds; none where there is no file."""
-    from ufm import codes, solvers
+    from ufm import codes, saved
     from ufm._base import require
     from ufm.statement import to_data
 
     files = [start for start in starts if not start.startswith(codes.PREFIX)]
     for file in files:
         require(Path(file).exists(), "init", file, "a file of ufm solve --out, or a code such as code:2+2+2")
-    return to_data(solvers.load(files[0]).problem) if files else {}
+    return to_data(saved.load(files[0]).problem) if files else {}
 
 
 TOGETHER = (("per_class", "targets"), ("model", "classifier"))
@@ -253,12 +253,12 @@ def solver_from(given: dict[str, Any]) -> Any:
 
 def solutions(problem: Any, given: dict[str, Any]) -> list[Any]:
     """Solutions from every start that the options ask for, in order."""
-    from ufm import codes, solvers
+    from ufm import codes, saved, solvers
 
     names = {"starts": "starts", "scale": "init_scale", "bias_mean": "init_bias", "dtype": "dtype"}
     options = {name: given[option] for name, option in names.items()}
     starts = given.get("init", ())
-    options["init"] = [x if x.startswith(codes.PREFIX) else solvers.load(x).params for x in starts] or None
+    options["init"] = [x if x.startswith(codes.PREFIX) else saved.load(x).params for x in starts] or None
     with progress_bar("solve", "step") as advance:
         return solvers.multistart(
             problem,

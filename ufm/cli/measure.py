@@ -61,7 +61,7 @@ def _measured_solution(path: str) -> Any:
     from ufm import bias as biases
     from ufm._base import require
     from ufm.networks import measure
-    from ufm.solvers import load
+    from ufm.saved import load
 
     found = load(path)
     problem, params = found.problem, found.params

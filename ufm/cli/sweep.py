@@ -105,7 +105,7 @@ def show(directory: str, out: str | None, suffix: str, as_json: bool) -> None:
 def show_solution(path: str, as_json: bool) -> None:
     """A saved solution as ``ufm solve`` shows it, and what made it."""
     from ufm.cli import solve
-    from ufm.solvers import load
+    from ufm.saved import load
 
     found = load(path)
     report = solve.report_of(found.problem, found.solution, found.certificate)

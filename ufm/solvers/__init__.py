@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ufm.solvers._core import TOLERANCES, Solution, Status, answered, least_tolerance, load, run
+from ufm.solvers._core import TOLERANCES, Solution, Status, answered, least_tolerance, run
 from ufm.solvers._solve import best_of, coded, eliminates, float_dtype, multistart, parse, resolve, solve
 from ufm.solvers.gradient import Gradient
 from ufm.solvers.lbfgs import LBFGS
@@ -26,7 +26,6 @@ __all__ = [
     "float_dtype",
     "judged",
     "least_tolerance",
-    "load",
     "multistart",
     "parse",
     "resolve",

