@@ -122,12 +122,29 @@ MERGING = Theorem(
 # Landscape -----------------------------------------------------------------------------------------
 
 
+STARTS = 6
+"""Starts from which a point with one class dead is looked for: on its way a solve may find the class alive again."""
+
+
 def one_dead(problem: Problem, *, spare: bool) -> Params:
-    """A stationary point whose first class has no feature; with ``spare``, its last axis is not in use.
+    """A stationary point whose first class alone has no feature; with ``spare``, its last axis is not in use.
 
     Other classes share the axes between them, so that along each axis the dead class meets a slope upward.
+
+    Raises:
+        Undecided: if no start ends there.
     """
-    rng, K = random_for(problem, 0), problem.classes
+    for seed in range(STARTS):
+        found = _near_one_dead(problem, seed, spare=spare)
+        _, alive = class_features(problem, found)
+        if not alive[0] and alive[1:].all():
+            return found
+    raise Undecided("not the first class alone is dead")
+
+
+def _near_one_dead(problem: Problem, seed: int, *, spare: bool) -> Params:
+    """Where a solve ends that begins with the first class dead."""
+    rng, K = random_for(problem, seed), problem.classes
     axes = problem.dim - spare
     owners = 1 + np.arange(axes) % (K - 1)
     H = np.zeros((problem.dim, problem.columns))
@@ -148,9 +165,6 @@ def steepness(problem: Problem, params: Params) -> float:
 
 def _unused(problem: Problem, evidence: Evidence) -> Sequence[Quantity]:
     x, t = one_dead(problem, spare=True), 1e-3
-    _, alive = class_features(problem, x)
-    if alive[0] or not alive[1:].all():
-        raise Undecided("not the first class alone is dead")
     V = np.asarray(logit_gradient(problem, x))[:, problem.labels == 0].sum(axis=1)
     W, H = np.array(x.W), np.array(x.H)
     W[:, -1] = -t * V / np.linalg.norm(V) / np.sqrt(float(problem.decay.W))
