@@ -28,7 +28,7 @@ from ufm.statement import from_data
 FILE = Path(__file__).with_name("golden.json")
 EXACT, SOLVED = 1e-12, 1e-10
 NOTHING = 2e-9
-"""Below this a distance that should be zero counts as zero: the convex solver stops near 1e-9, where rounding lets it."""
+"""Below this a distance that should be zero counts as zero: the convex solver stops near 1e-9, as rounding lets it."""
 
 
 def evaluate(entry: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
