@@ -66,6 +66,15 @@ def test_counts_weights_and_offsets_are_axes():
     assert (found["gap"] < 1e-10).all()
 
 
+def test_tied_entries_have_one_value():
+    problem = ufm.Problem(3, 4, (4, 4, 4), weights=(0.2, 0.3, 0.5), features="per_class")
+    found = ufm.sweep(problem, {"weights.0,weights.1": [0.1, 0.4]})
+    assert found.problem_at(**{"weights.0,weights.1": 0.4}).weights.tolist() == [0.4, 0.4, 0.5]
+    assert found["value"][1] == pytest.approx(
+        float(ufm.solve(dataclasses.replace(problem, weights=(0.4, 0.4, 0.5))).value), rel=1e-11
+    )
+
+
 def test_the_ratio_of_a_long_tail_is_a_leaf():
     problem = ufm.Problem(4, 5, long_tail(4, 40, 10), ufm.losses.CE(), ufm.Decay(1e-3, 1e-3, 1e-2))
     assert ufm.statement.from_data(ufm.statement.to_data(problem)) == problem

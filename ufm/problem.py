@@ -30,55 +30,17 @@ from ufm._base import (
     require_whole,
 )
 from ufm.bias import Bias
+from ufm.decay import Decay
 from ufm.losses import BCE, Custom, Loss
 from ufm.models import FixedClassifier, Linear, Model, Params, Spheres
 from ufm.targets import MOST, OfClasses, Targets, as_targets
 
 __all__ = ["Decay", "NormalizedProblem", "Params", "Problem"]
 
-DECAYS = (1e-300, 1e300)
-"""Decays allowed. Beyond, numbers of the size of a decay are not normal in float64, and XLA takes them for zero."""
 BIAS_MODES = tuple(map(str, Bias))
 FEATURE_MODES = ("per_sample", "per_class")
 FREE = Linear()
 """The model of a problem that names none."""
-
-
-@pytree()
-@dataclass(frozen=True)
-class Decay:
-    """Weight decays: the objective adds ``lambda_W/2 ||W||^2 + lambda_H/2 ||H||^2 + lambda_b/2 ||b||^2``.
-
-    ``Decay.W`` is lambda_W, ``Decay.H`` lambda_H and ``Decay.b`` lambda_b; formulas in words call them decay_W,
-    decay_H and decay_b. The first two must be positive (the infimum is not attained otherwise), the last at least zero.
-    A positive one lies between 1e-300 and 1e300.
-    """
-
-    W: Any = 5e-4
-    H: Any = 5e-4
-    b: Any = 5e-4
-
-    def __post_init__(self) -> None:
-        low, high = DECAYS
-        for name in ("W", "H"):
-            value, allowed = getattr(self, name), f"a finite number > 0 (from {low:g} to {high:g})"
-            require_range(f"decay.{name}", value, allowed, lambda x: (x >= low) & (x <= high))
-        allowed = f"a finite number >= 0 (0, or from {low:g} to {high:g})"
-        require_range("decay.b", self.b, allowed, lambda x: (x == 0) | ((x >= low) & (x <= high)))
-
-    @property
-    def price(self) -> Any:
-        """``sqrt(lambda_W lambda_H)``, what the nuclear norm of ``W H`` costs: the product of roots does not underflow.
-
-        >>> Decay(1e-300, 1e-300).price
-        1e-300
-        """
-        return self.W**0.5 * self.H**0.5
-
-    @property
-    def ratio(self) -> Any:
-        """``sqrt(lambda_H/lambda_W)``, size of W over that of H at every critical point."""
-        return self.H**0.5 / self.W**0.5
 
 
 @pytree(static=("classes", "dim", "bias", "features"))
@@ -203,10 +165,14 @@ class Problem:
         return isinstance(self.grouping, OfClasses)
 
     @property
+    def classes_alike(self) -> bool:
+        """Whether neither weights nor offsets tell classes apart."""
+        return self.weights is None and np.ndim(0.0 if self.offset is None else self.offset) == 0
+
+    @property
     def balanced(self) -> bool:
         """Whether classes are alike but for the loss: equal counts, and no weights or offsets of their own."""
-        alike = self.weights is None and np.ndim(0.0 if self.offset is None else self.offset) == 0
-        return self.labeled and np.ndim(self.grouping.sizes(self.classes)) == 0 and alike
+        return self.labeled and np.ndim(self.grouping.sizes(self.classes)) == 0 and self.classes_alike
 
     @property
     def groups(self) -> int:
@@ -240,6 +206,10 @@ class Problem:
             return np.asarray(1.0)
         sizes = self.grouping.sizes(self.classes)
         return sizes if is_traced(sizes) else np.asarray(sizes, float)
+
+    def copies(self, dtype: Any) -> Array:
+        """`multiplicity` of every column, as an array (columns,) of ``dtype``."""
+        return jnp.broadcast_to(jnp.asarray(self.multiplicity, dtype), (self.columns,))
 
     # Values ----------------------------------------------------------------------------------
 
@@ -277,8 +247,7 @@ class Problem:
 
     def weighted_sum(self, values: Array) -> Array:
         """Sum over samples of ``values`` (..., columns)."""
-        weights = jnp.broadcast_to(jnp.asarray(self.multiplicity, values.dtype), values.shape)
-        return jnp.sum(values * weights, axis=-1)
+        return jnp.sum(values * jnp.broadcast_to(self.copies(values.dtype), values.shape), axis=-1)
 
     def risk(self, logits: Array) -> Array:
         """Loss over all samples, each with its share: the mean unless there are ``weights``."""
@@ -324,6 +293,17 @@ class Problem:
         key = as_key(key)
         return self.model.start(self, Params(*_random_start(key, scale, bias_mean, sizes, dtype)), key)
 
+    def shapes(self) -> Params:
+        """A point in which shapes stand for arrays.
+
+        >>> Problem(3, 4, (5, 5, 1)).shapes().H.shape
+        (4, 11)
+        """
+        structure = jax.tree.structure(self)
+        if structure not in _SHAPES:
+            _SHAPES[structure] = jax.eval_shape(lambda: self.init(jax.random.key(0)))
+        return _SHAPES[structure]
+
     def __eq__(self, other: object) -> bool:
         return alike(self, other)
 
@@ -333,6 +313,10 @@ class Problem:
         names = ("classes", "dim", "per_class", *(f.name for f in dataclasses.fields(self)[2:-1]), "targets")
         given = {name: getattr(self, name) for name in names} | {"bias": str(self.bias)}
         return f"Problem({', '.join(f'{k}={v!r}' for k, v in given.items() if v is not None)})"
+
+
+_SHAPES: dict[Any, Params] = {}
+"""Shapes of points by all that decides them: tracing them takes as long as a small solve."""
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))

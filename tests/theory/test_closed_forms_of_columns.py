@@ -46,6 +46,14 @@ def test_pick_all_label_at_fifty_digits():
     assert abs(objective(*best) - value) < 1e-14
 
 
+def test_offsets_that_tell_classes_apart_are_outside():
+    problem = Problem(4, 4, targets=all_sets(4, {1: 3, 2: 2}), loss=losses.CE(), decay=Decay(0.01, 0.04, 0.1))
+    theorem = ufm.atlas.THEOREMS["li2024/pick-all-label"]
+    assert theorem.applies(problem)
+    assert theorem.applies(dataclasses.replace(problem, offset=0.3))
+    assert not theorem.applies(dataclasses.replace(problem, offset=(0.3, 0.0, 0.0, 0.0)))
+
+
 def test_label_sets_vanish_at_their_threshold():
     counts, K = {1: 2, 2: 1}, 4
     N = sum(n * math.comb(K, m) for m, n in counts.items())

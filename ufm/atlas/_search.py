@@ -57,6 +57,11 @@ def small(*losses: Loss) -> Callable[[np.random.Generator], Problem]:
 
 
 def as_family(family: Any) -> Callable[[np.random.Generator], Problem]:
+    """What draws problems: a function of a generator as it is; a loss, or several, as `small` problems of them.
+
+    Raises:
+        InputError: for anything else.
+    """
     losses = family if isinstance(family, (list, tuple)) else [family]
     if losses and all(isinstance(loss, Loss) for loss in losses):
         return small(*losses)
@@ -102,6 +107,7 @@ def _covering(groups: list[list[Problem]], most: int) -> list[list[Problem]]:
 
 
 def violation(finding: Finding) -> float:
+    """How far a claim was from failing: its largest residual over tolerance; -inf where it said nothing."""
     return finding.worst.residual if finding.worst is not None else -np.inf
 
 

@@ -108,8 +108,8 @@ def _decays(problem: Problem, like: Problem) -> Iterator[Problem]:
 
 def _fewer_classes(problem: Problem) -> Iterator[Problem]:
     K, d = problem.classes, problem.dim
-    of_classes = problem.weights is not None or np.ndim(0.0 if problem.offset is None else problem.offset) > 0
-    if of_classes or not problem.labeled or isinstance(problem.model, FixedClassifier):  # numbers of K classes each
+    # Weights, offsets and a given classifier are numbers of K classes each.
+    if not problem.classes_alike or not problem.labeled or isinstance(problem.model, FixedClassifier):
         return
     for classes in range(2, K + 1):
         dims = {1, classes - 1, classes, d - (K - classes)} - {0}

@@ -65,7 +65,7 @@ def _measured_solution(path: str) -> Any:
 
     found = load(path)
     problem, params = found.problem, found.params
-    require(problem.labeled, path, f"{problem.grouping.groups(problem.classes)} columns of targets", "class labels")
+    require(problem.labeled, path, f"{problem.groups} columns of targets", "class labels")
     # In deep models the last matrix; elsewhere factors of the logits, a constant factor with the classifier.
     model = problem.model
     W, H = (model.head if isinstance(params.W, tuple) else model.layers)(params)

@@ -99,7 +99,9 @@ def command(
 
     if to_prove:
         if instances is not None or quick or rerun:
-            raise click.UsageError("--prove takes the standard suite or a problem, not random ones")
+            raise click.UsageError(
+                "--prove takes the standard suite or a stated problem: leave out --instances, --quick and --rerun"
+            )
         import ufm.proof.balls  # noqa: F401 - before any work: it says so where python-flint is not installed
     if instances is not None or quick:
         if stated or starts != 1 or rerun:

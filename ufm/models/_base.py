@@ -79,6 +79,9 @@ class Model:
     collapses: ClassVar[bool] = False
     """Whether the best features at fixed (W, b) are unique per class where the loss is convex."""
 
+    shared_dual: ClassVar[bool] = False
+    """Whether lower bounds are taken of the problem with one feature per class. They hold for all samples and any loss:
+    averaging a class's dual columns loses nothing, as l* is convex."""
     bounded: ClassVar[bool] = False
     """Whether variables have bounds; the model's coordinates then have a `face`, see `Nonnegative`."""
 
@@ -137,10 +140,6 @@ class Model:
         Infinite, unless overridden: then no lower bound on the minimum is known, and certificates say -inf.
         """
         return jnp.full((), jnp.inf, V.dtype), jnp.zeros((), V.dtype)
-
-    def dual_problem(self, problem: Problem, params: Params) -> tuple[Problem, Params]:
-        """A problem, and a point of it, whose lower bounds hold for ``problem`` too; itself unless overridden."""
-        return problem, params
 
     decays: ClassVar[tuple[str, ...]] = ("W", "H")
     """Decays that the penalty uses, beside that of the bias."""

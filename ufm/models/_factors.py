@@ -31,7 +31,7 @@ def balanced_factors(
             X, the smallest singular values are left out.
         key: of random frames; the axes themselves without one.
     """
-    roots = jnp.sqrt(jnp.broadcast_to(jnp.asarray(problem.multiplicity, X.dtype), (problem.columns,)))
+    roots = jnp.sqrt(problem.copies(X.dtype))
     U, s, Vt = jnp.linalg.svd(X * roots[None, :], full_matrices=False)
     r, L = min(s.size, *widths), len(widths)
     # The M-th root of a singular value that is zero to rounding is not: 1e-17 would become 2e-6 for M = 3.

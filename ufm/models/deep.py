@@ -224,8 +224,7 @@ class Deep(Model):
     def conjugate(self, problem: Problem, V: Array, params: Params) -> tuple[Array, Array]:
         """The bound of the module, for the minimizer's X alone; infinite where the loss has no known infimum."""
         room = self.room(problem, params)
-        m = jnp.broadcast_to(jnp.asarray(problem.multiplicity, V.dtype), (1, problem.columns))
-        top = operator_norm(V / jnp.sqrt(m)) * self.reach(problem, room)
+        top = operator_norm(V / jnp.sqrt(problem.copies(V.dtype))[None, :]) * self.reach(problem, room)
         known = jnp.isfinite(room)
         return jnp.where(known, jnp.maximum(top - jnp.where(known, room, 0.0), 0.0), jnp.inf), room
 

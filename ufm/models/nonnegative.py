@@ -16,7 +16,6 @@ near the identity, as it is in scaled variables), solves for the others, and is 
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,6 +48,7 @@ class Nonnegative(Linear):
     name = "nonnegative"
     kind = "non-negative features"
     bounded = True
+    shared_dual = True  # what is looked for is then a matrix (K, K)
 
     def onto(self, params: Params) -> Params:
         """Negative features set to zero."""
@@ -57,23 +57,11 @@ class Nonnegative(Linear):
     def coordinates(self, problem: Problem, params: Params) -> Orthant:
         return Orthant(*vars(Scaled.of(problem, params)).values())
 
-    def dual_problem(self, problem: Problem, params: Params) -> tuple[Problem, Params]:
-        """One feature per class: of dual points for all samples that agree within classes, the bound is the same.
-
-        So it holds for any loss, and averaging a class's dual columns loses nothing, as l* is convex.
-        """
-        if problem.features == "per_class":
-            return problem, params
-        labels, counts = jnp.asarray(problem.labels), jnp.asarray(problem.counts, params.H.dtype)
-        sums = jax.ops.segment_sum(params.H.T, labels, problem.groups, indices_are_sorted=True).T
-        short = dataclasses.replace(problem, features="per_class")
-        return short, Params(params.W, sums / counts[None, :], params.b)
-
     def dominated(self, problem: Problem, V: Array, params: Params) -> tuple[Array, Array, Array]:
         """The scaled V, s, and a matrix S >= V'V whose largest eigenvalue bounds ``max ||V h||^2``; per class."""
         A, allowed = self.spectral(problem, V)
         gram = matmul(A.T, A)
-        m = jnp.broadcast_to(jnp.asarray(problem.multiplicity, V.dtype), (problem.columns,))
+        m = problem.copies(V.dtype)
         features = params.H * jnp.sqrt(m)[None, :]
         return A, allowed, dominating(0.5 * (gram + gram.T), allowed**2, features)
 

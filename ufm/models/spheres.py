@@ -94,7 +94,7 @@ class Spheres(Model):
 
     def weights(self, problem: Problem, V: Array, params: Params) -> list[tuple[Array, Array]]:
         """Positive r (K,) and c (columns,) of sum one: uniform ones, and those along the multipliers at ``params``."""
-        m = jnp.broadcast_to(jnp.asarray(problem.multiplicity, V.dtype), (problem.columns,))
+        m = problem.copies(V.dtype)
         pull = -V * matmul(params.W, params.H)
         uniform = jnp.full((problem.classes,), 1.0 / problem.classes, V.dtype), m / problem.samples
         return [uniform, (_shares(jnp.sum(pull, axis=1)), _shares(jnp.sum(pull, axis=0)))]

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ufm._base import InputError, require, require_range
+from ufm._files import sealed_arrays, write_whole
 from ufm.networks.arrays import as_numpy, table
 from ufm.networks.measurement import Measurement, measure_tables
 from ufm.networks.prediction import Prediction
@@ -124,11 +125,7 @@ class History:
         ...     len(History.load(f"{folder}/run.npz"))
         0
         """
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as file:
-            np.savez(file, **{name: self[name] for name in COLUMNS})  # type: ignore[arg-type]
-        partial.replace(path)
+        write_whole(Path(path), sealed_arrays({name: self[name] for name in COLUMNS}))
 
     @staticmethod
     def load(path: str | Path) -> History:

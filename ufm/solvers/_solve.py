@@ -300,19 +300,8 @@ def float_dtype(dtype: Any) -> Any:
     return dtype
 
 
-_SHAPES: dict[Any, Params] = {}
-"""Shapes of the points of a problem by all that decides them: tracing them takes as long as a small solve."""
-
-
-def _shapes(problem: Problem) -> Params:
-    structure = jax.tree.structure(problem)
-    if structure not in _SHAPES:
-        _SHAPES[structure] = jax.eval_shape(lambda: problem.init(jax.random.key(0)))
-    return _SHAPES[structure]
-
-
 def _checked(problem: Problem, init: Params, dtype: Any) -> Params:
-    expected = _shapes(problem)
+    expected = problem.shapes()
     if isinstance(expected.W, tuple):
         fits = isinstance(init.W, (tuple, list)) and len(init.W) == len(expected.W)
         require(fits, "init.W", type(init.W).__name__, f"a tuple of {len(expected.W)} matrices")

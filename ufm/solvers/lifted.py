@@ -13,6 +13,7 @@ for small problems, imbalanced ones above all.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -118,16 +119,10 @@ class Lifted:
         return LiftedState(new, ahead, following, curvature, gradient_map, status, state.steps + 1)
 
     def finish(self, problem: Problem, state: LiftedState) -> Solution:
-        """Factors ``W = L sqrt(S) r^{1/2}``, ``H = sqrt(S) R' r^{-1/2}`` with ``r = sqrt(decay_H/decay_W)``."""
+        """The cheapest factors of the logits."""
         Y, b = state.point
-        left, sizes, right = jnp.linalg.svd(Y, full_matrices=False)
-        root = jnp.sqrt(sizes)
-        r = jnp.sqrt(jnp.asarray(problem.decay.ratio, Y.dtype))
-        columns = jnp.sqrt(jnp.broadcast_to(jnp.asarray(problem.multiplicity, Y.dtype), (problem.columns,)))
-        empty = problem.dim - sizes.shape[0]
-        W = jnp.pad(left * root[None, :] * r, ((0, 0), (0, max(empty, 0))))
-        H = jnp.pad(root[:, None] * right / r / columns[None, :], ((0, max(empty, 0)), (0, 0)))
-        params = Params(W, H, None if b is None else b / jnp.sqrt(1.0 * problem.samples))
+        point = problem.model.factored(problem, Y / jnp.sqrt(problem.copies(Y.dtype))[None, :])
+        params = dataclasses.replace(point, b=None if b is None else b / jnp.sqrt(1.0 * problem.samples))
         value, gradient = jax.value_and_grad(problem.objective)(params)
         running = state.status == Status.RUNNING
         return Solution(
@@ -143,7 +138,7 @@ class Lifted:
 
 
 def _smooth_part(problem: Problem, dtype: Any) -> Any:
-    m = jnp.broadcast_to(jnp.asarray(problem.multiplicity, dtype), (problem.columns,))
+    m = problem.copies(dtype)
 
     def smooth(point: tuple[Array, Array | None]) -> Array:
         Y, b = point

@@ -60,12 +60,12 @@ def way_down(problem: Any, params: Params, residual: Any) -> tuple[Params, Array
     ``SADDLE`` where the point found is lower, ``LOCAL_MINIMUM`` where only a wider problem has a way down, else
     ``CONVERGED``.
     """
-    labels, columns = getattr(problem, "labels", None), params.H.shape[1]
+    whole = problem
     problem, params = _shared(problem.astype(params.H.dtype), params)
     space = problem.model.coordinates(problem, params)
     point = space.inward(params)
     if problem.model.bounded:
-        return _along_axis(problem, space, point, residual, labels, columns)
+        return _along_axis(whole, problem, space, point, residual)
     flat, unravel = ravel_pytree(point)
     product, eps = space.hessian(point), jnp.finfo(flat.dtype).eps
     value, gradient = space.value_and_gradient(point)
@@ -82,12 +82,10 @@ def way_down(problem: Any, params: Params, residual: Any) -> tuple[Params, Array
     curved = least < -_slack(flat.dtype, residual) * jnp.maximum(1.0, largest)
     lower = values[best] < value - 10.0 * eps * jnp.abs(value)
     below = space.outward(space.retract(point, unravel(lengths[best] * direction)))
-    return _spread(below, labels, columns), jnp.where(curved & lower, Status.SADDLE, Status.CONVERGED)
+    return _spread(whole, below), jnp.where(curved & lower, Status.SADDLE, Status.CONVERGED)
 
 
-def _along_axis(
-    problem: Any, space: Any, point: Params, residual: Any, labels: Any, columns: int
-) -> tuple[Params, Array]:
+def _along_axis(whole: Any, problem: Any, space: Any, point: Params, residual: Any) -> tuple[Params, Array]:
     """`way_down` where features are non-negative: see `axes`."""
     dtype, eps = point.H.dtype, jnp.finfo(point.H.dtype).eps
     value = space.objective(point)
@@ -96,14 +94,14 @@ def _along_axis(
     best, low, steep = axes.way_down(problem, space, point, lengths)
     curved = steep > 1.0 + 2.0 * _slack(dtype, residual)
     status = jnp.where(low < value - 10.0 * eps * jnp.abs(value), Status.SADDLE, Status.LOCAL_MINIMUM)
-    return _spread(space.outward(best), labels, columns), jnp.where(curved, status, Status.CONVERGED)
+    return _spread(whole, space.outward(best)), jnp.where(curved, status, Status.CONVERGED)
 
 
-def _spread(params: Params, labels: Any, columns: int) -> Params:
-    """The features of classes given to all ``columns``, where there are more."""
-    if params.H.shape[1] == columns:
+def _spread(problem: Any, params: Params) -> Params:
+    """The point with a feature for each column of ``problem``, where it has one per class."""
+    if params.H.shape[1] == problem.columns:
         return params
-    return Params(params.W, jnp.take(params.H, jnp.asarray(labels), axis=1), params.b)
+    return dataclasses.replace(params, H=symmetry.spread(problem, params.H))
 
 
 def _slack(dtype: Any, residual: Any) -> Array:

@@ -133,6 +133,22 @@ def with_leaf(tree: Any, path: str, value: Any) -> Any:
     return {**tree, head: inner} if mapping else dataclasses.replace(tree, **{head: inner})
 
 
+def with_value(problem: Problem, name: str, value: Any) -> Problem:
+    """``problem`` with the leaf ``name``, or one entry of it, set; its constructors check the value.
+
+    >>> import ufm
+    >>> with_value(ufm.Problem(3, 4, 5), "per_class.1", 2).per_class
+    (5, 2, 5)
+    """
+    leaf, place = entry(name)
+    if place is not None:
+        problem = as_array(problem, leaf)
+        array = np.array(leaf_names(problem)[leaf], float)
+        array[place] = value
+        value = array
+    return with_leaf(problem, leaf, value)
+
+
 def with_leaves(problem: Problem, lane: Mapping[str, Any]) -> Problem:
     """``problem`` with traced leaves from ``lane``; the names that are no leaves are left out."""
     names, (leaves, structure) = leaf_names(problem), jax.tree.flatten(problem)

@@ -13,7 +13,7 @@ import numpy as np
 from ufm._base import require, require_known
 from ufm.problem import Problem
 from ufm.solvers import Status, answered
-from ufm.sweeps._axes import START, STATIC, as_array, canonical, entry, leaf_names, with_leaf, with_static
+from ufm.sweeps._axes import START, STATIC, canonical, entry, leaf_names, with_static, with_value
 from ufm.theory import Regime, predict
 
 _LABELS: dict[str, Any] = {"status": Status, "regime": Regime}
@@ -231,12 +231,6 @@ def at(problem: Problem, choice: Mapping[str, Any]) -> Problem:
     for name, value in choice.items():
         for part in canonical(name).split(","):
             leaf, place = entry(part)
-            if (leaf in STATIC and place is None) or leaf not in leaf_names(problem):
-                continue
-            if place is not None:
-                problem = as_array(problem, leaf)
-                array = np.array(leaf_names(problem)[leaf], float)
-                array[place] = value
-                value = array
-            problem = with_leaf(problem, leaf, value)
+            if leaf in leaf_names(problem) and (leaf not in STATIC or place is not None):
+                problem = with_value(problem, part, value)
     return problem

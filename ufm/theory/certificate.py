@@ -30,6 +30,7 @@ objective is added, so that ``f - f* <= gap + rounding`` as well.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,7 @@ from jax import Array
 
 from ufm._base import in_float64, is_single, is_traced, pytree
 from ufm.problem import Params, Problem
-from ufm.symmetry import collapsed
+from ufm.symmetry import collapsed, means, shared
 from ufm.theory import rounding as errors
 from ufm.theory.regularizer import Dual, Regularizer, regularizer
 from ufm.theory.rounding import Part, depth, gamma, total
@@ -124,9 +125,10 @@ def _certify(problem: Problem, params: Params, *, polish: bool) -> Certificate:
     penalty = regularizer(problem)
     dual = dual_point(problem, problem.logits(params))
     value = objective(problem, params, dual, penalty)
-    short, params = problem.model.dual_problem(problem, params)
-    if short is not problem:
-        problem, penalty = short, regularizer(short)
+    if problem.model.shared_dual and problem.features == "per_sample":
+        params = dataclasses.replace(params, H=means(problem, params.H))
+        problem = shared(problem)
+        penalty = regularizer(problem)
         dual = dual_point(problem, problem.logits(params))
     point = params
     if polish and params.b is not None:

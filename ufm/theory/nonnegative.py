@@ -12,9 +12,9 @@
     min over b, x_k of  sum_k [omega_k loss(x_k + b, k) + s sqrt(n_k) ||x_k||] + beta(b)
 
 is convex; class k is dead (x_k = 0) iff ``omega_k ||grad loss(b, k)|| <= s sqrt(n_k)``. For CE without bias (Dang,
-Tran, Nguyen & Ho 2024, as summarised; re-derived) it solves in closed form, see `unbiased_ce`. With a bias
-orthogonality ends where an entry of ``V'V`` between two living classes is positive: they would rather share features.
-So none of this is the minimum unless the certificate says so, which `ufm.theory.minimizer` asks.
+Tran, Nguyen & Ho 2024, as summarised; re-derived) the solution is a formula, `unbiased_ce`. With a bias, features need
+not be orthogonal: where an entry of ``V'V`` between two living classes is positive, sharing features costs less.
+`ufm.theory.minimizer` therefore certifies each of these points, and calls a point exact only if its certificate closes.
 """
 
 from __future__ import annotations

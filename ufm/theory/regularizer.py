@@ -86,7 +86,7 @@ class OfProducts(Regularizer):
         """Summed by `total`: sums over N d squares in any order would cost N d u."""
         problem, decay, dtype = self.problem, self.problem.decay, params.H.dtype
         W, H = self.model.layers(params)
-        m = jnp.broadcast_to(jnp.asarray(problem.multiplicity, dtype), (problem.columns,))
+        m = problem.copies(dtype)
         value = decay.W * total(jnp.sum(W**2, axis=1)) + decay.H * total(m * jnp.sum(H**2, axis=0))
         longest = problem.dim + depth(max(problem.columns, problem.classes)) + 8
         return Part(0.5 * value, gamma(longest, dtype) * value)
@@ -101,7 +101,7 @@ class OfProducts(Regularizer):
 
     def excess(self, dual: Dual, scale: Array, known: Any, defect: Array, tilt: Array) -> tuple[Array, Array]:
         norm, relative, allowed = known
-        m = jnp.broadcast_to(jnp.asarray(self.problem.multiplicity, tilt.dtype), dual.shares.shape)
+        m = self.problem.copies(tilt.dtype)
         lengths = dual.shares**2 / m
         moved = jnp.sqrt(total(lengths * defect**2)) / allowed
         ratio = scale * norm / allowed
@@ -139,7 +139,7 @@ class OfFixed(OfProducts):
         K, d, decay = problem.classes, problem.dim, problem.decay
         W = jnp.asarray(problem.classifier, dtype)
         V, rows = scale * dual.u * dual.shares[None, :], jnp.sqrt(jnp.sum(W**2, axis=1))
-        m = jnp.broadcast_to(jnp.asarray(problem.multiplicity, dtype), dual.shares.shape)
+        m = problem.copies(dtype)
         value, _ = self.model.conjugate(problem, V, params)
         pulled = jnp.sum(matmul(W.T, V) ** 2, axis=0)
         off = gamma(K + d + 8, dtype) * matmul(rows[None, :], jnp.abs(V))[0] + jnp.max(rows) * dual.shares * defect
@@ -198,7 +198,7 @@ class OfDeep(Regularizer):
 
     def penalty(self, params: Params) -> Part:
         problem, decay, dtype = self.problem, self.problem.decay, params.H.dtype
-        m = jnp.broadcast_to(jnp.asarray(problem.multiplicity, dtype), (problem.columns,))
+        m = problem.copies(dtype)
         value = decay.H * total(m * jnp.sum(params.H**2, axis=0))
         for W in params.W:
             value += decay.W * total(jnp.sum(W**2, axis=1))
@@ -211,7 +211,7 @@ class OfDeep(Regularizer):
         return room, self.model.reach(self.problem, room)  # type: ignore[attr-defined]
 
     def _norm(self, V: Array) -> tuple[Array, Array]:
-        m = jnp.broadcast_to(jnp.asarray(self.problem.multiplicity, V.dtype), V.shape[1:])
+        m = self.problem.copies(V.dtype)
         return errors.operator_norm(V / jnp.sqrt(m)[None, :], units=6)
 
     def scale(self, dual: Dual, params: Params, least: Array) -> tuple[Array, Any]:
@@ -224,7 +224,7 @@ class OfDeep(Regularizer):
     def conjugate(self, dual: Dual, params: Params, scale: Array, defect: Array) -> tuple[Part, Any]:
         room, reach = self._room(params)
         norm, known = self._norm(scale * dual.u * dual.shares[None, :])
-        m = jnp.broadcast_to(jnp.asarray(self.problem.multiplicity, norm.dtype), dual.shares.shape)
+        m = self.problem.copies(norm.dtype)
         lengths = dual.shares**2 / m
         off = known * norm + jnp.sqrt(total(lengths * defect**2))
         balanced = jnp.maximum(jnp.sqrt(5.0 * total(lengths)) * reach - room, 0.0)

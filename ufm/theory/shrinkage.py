@@ -102,7 +102,7 @@ def gram(problem: Problem, shares: Array) -> tuple[Array, Array, Array]:
 
 def price(problem: Problem, shares: Array, g: Any) -> Any:
     """The price c of the module's docstring."""
-    m = jnp.broadcast_to(jnp.asarray(problem.multiplicity, shares.dtype), shares.shape)
+    m = problem.copies(shares.dtype)
     used = shares > 0
     ratio = jnp.min(jnp.where(used, m / jnp.where(used, shares, 1.0), jnp.inf))
     return problem.model.kappa(problem) * ratio ** (1.0 / (problem.model.depth + 1)) / g

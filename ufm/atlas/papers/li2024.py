@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -36,19 +37,15 @@ def counts_by_size(problem: Problem) -> dict[int, int] | None:
     for m in sorted({int(x) for x in Y.sum(axis=0)}):
         of_size = Y.sum(axis=0) == m
         sizes, columns = set(counts[of_size].tolist()), np.unique(Y[:, of_size], axis=1)
-        if len(sizes) > 1 or not columns.shape[1] == of_size.sum() == _binomial(problem.classes, m):
+        if len(sizes) > 1 or not columns.shape[1] == of_size.sum() == math.comb(problem.classes, m):
             return None
         found[m] = sizes.pop()
     return found
 
 
-def _binomial(n: int, m: int) -> int:
-    return int(np.prod([(n - i) / (i + 1) for i in range(m)]).round())
-
-
 def balanced_by_size(problem: Problem) -> bool:
     """Whether all sets of a size have one count, and nothing else tells classes apart."""
-    return counts_by_size(problem) is not None and problem.weights is None and np.ndim(problem.offset or 0.0) == 0
+    return counts_by_size(problem) is not None and problem.classes_alike
 
 
 def zero_ratio(problem: Problem) -> float:
@@ -57,7 +54,7 @@ def zero_ratio(problem: Problem) -> float:
     return (
         problem.samples
         * weight(problem)
-        / np.sqrt(sum(n * _binomial(problem.classes - 2, m - 1) for m, n in sizes.items()))
+        / np.sqrt(sum(n * math.comb(problem.classes - 2, m - 1) for m, n in sizes.items()))
     )
 
 

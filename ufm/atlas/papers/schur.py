@@ -20,8 +20,7 @@ from ufm.theory.columns import SYMMETRIC, pair_symmetry
 def symmetric_pairs(problem: Problem) -> bool:
     """Whether the targets' symmetries take every pair of classes to every other, and nothing else tells them apart."""
     few = not problem.labeled and problem.classes <= SYMMETRIC
-    plain = problem.weights is None and np.ndim(0.0 if problem.offset is None else problem.offset) == 0
-    return few and plain and pair_symmetry(problem.targets)
+    return few and problem.classes_alike and pair_symmetry(problem.targets)
 
 
 SYMMETRY = Hypothesis(
